@@ -1,0 +1,12 @@
+//! The fcp wire protocol: bytes to meaning and back.
+//!
+//! This crate never opens a socket or a file, never reads a clock and draws no random numbers, so
+//! every byte of the protocol can be tested, replayed and fuzzed. PROTOCOL.md is its normative
+//! text; the golden tests hold both to the same bytes.
+
+pub mod ids;
+pub mod limits;
+pub mod path;
+
+pub use ids::{ConnId, DirId, FileId, SessionId};
+pub use path::{Name, PathRefused, RelPath, escape};

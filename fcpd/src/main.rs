@@ -1,0 +1,2 @@
+//! fcpd.
+fn main() {}
