@@ -6,7 +6,9 @@
 
 pub mod ids;
 pub mod limits;
+pub mod meta;
 pub mod path;
 
 pub use ids::{ConnId, DirId, FileId, SessionId};
+pub use meta::{Digest, EntryKind, SourceVersion, Timestamp};
 pub use path::{Name, PathRefused, RelPath, escape};
