@@ -4,11 +4,20 @@
 //! every byte of the protocol can be tested, replayed and fuzzed. PROTOCOL.md is its normative
 //! text; the golden tests hold both to the same bytes.
 
+pub mod coding;
+pub mod error;
+pub mod flag;
+pub mod frame;
 pub mod ids;
 pub mod limits;
 pub mod meta;
+pub mod packet;
 pub mod path;
+pub mod version;
 
+pub use coding::DecodeError;
+pub use error::{ErrorCode, Violation};
+pub use flag::Flag;
 pub use ids::{ConnId, DirId, FileId, SessionId};
 pub use meta::{Digest, EntryKind, SourceVersion, Timestamp};
 pub use path::{Name, PathRefused, RelPath, escape};

@@ -1,0 +1,15 @@
+//! The packets of version 2, one family to a file: struct, bounds, encode, decode.
+
+mod data;
+mod entry;
+mod message;
+mod open;
+mod reply;
+mod request;
+
+pub use data::{Block, BlockDigest, Data, Whole, put_block, put_data_head, put_whole_head};
+pub use entry::{Entry, EntryBody, RootMeta};
+pub use message::{Message, Sequenced};
+pub use open::{Opening, OpeningRefused, PullOpening, PushOpening, Reply};
+pub use reply::{FileDigests, FileResult, Outcome, Problem, Summary, Want, WireError, Written};
+pub use request::{Direction, Durability, Options, Request, Rule};

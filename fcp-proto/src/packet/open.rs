@@ -1,0 +1,253 @@
+//! The first packet of a connection and the answer to it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::coding::{DecodeError, Reader, Wire, decode_exact};
+use crate::error::Violation;
+use crate::flag::Flag;
+use crate::frame::{self, Frame};
+use crate::ids::SessionId;
+use crate::limits::{MAX_JSON_DEPTH, MAX_SOURCES};
+use crate::version::{Agreed, Hello};
+
+/// The first packet of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Opening {
+    /// Opens a push.
+    Push(PushOpening),
+    /// Opens a pull.
+    Pull(PullOpening),
+    /// Adds the connection to a session.
+    Attach(SessionId),
+    /// Greets where no version 1 peer can be.
+    Hello(Hello),
+}
+
+/// The JSON of PUSH. In version 2 only `fcp` counts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushOpening {
+    /// Decides nothing: who the peer is, the kernel or the transport says.
+    pub user: String,
+    /// Destination path.
+    pub dst: String,
+    /// The HELLO body in lower-case hexadecimal; version 1 peers leave it out.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "greeting")]
+    pub fcp: Option<Hello>,
+}
+
+/// The JSON of PULL. In version 2 only `fcp` counts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PullOpening {
+    /// Decides nothing.
+    pub user: String,
+    /// Source paths, globs among them.
+    pub srcs: Vec<String>,
+    /// Version 1: a glob that names must match.
+    pub include: String,
+    /// Version 1: globs or regexes that names must not match; a string or a list of strings.
+    #[serde(default, deserialize_with = "one_or_many")]
+    pub exclude: Vec<String>,
+    /// The HELLO body in lower-case hexadecimal; version 1 peers leave it out.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "greeting")]
+    pub fcp: Option<Hello>,
+}
+
+/// The answer to an opening.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// The session.
+    pub sid: SessionId,
+    /// What was agreed; `None` is a version 1 server.
+    pub agreed: Option<Agreed>,
+}
+
+/// Why an opening is refused; always the peer's fault.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpeningRefused {
+    /// The frame breaks the protocol.
+    #[error(transparent)]
+    Violation(#[from] Violation),
+    /// The JSON of PUSH or PULL cannot be used.
+    #[error("the peer sent {0} with {1}")]
+    Json(Flag, &'static str),
+}
+
+impl Opening {
+    /// Reads the first frame of a connection.
+    pub fn decode(frame: Frame<'_>) -> Result<Opening, OpeningRefused> {
+        let payload = frame.payload;
+        match frame.flag {
+            Flag::PUSH => json(frame.flag, payload).map(Opening::Push),
+            Flag::PULL => json(frame.flag, payload).and_then(bounded_pull).map(Opening::Pull),
+            Flag::ATTACH => Ok(Opening::Attach(exact(frame, SessionId::decode)?)),
+            Flag::HELLO => Ok(Opening::Hello(exact(frame, Hello::decode)?)),
+            got => {
+                Err(Violation::Unexpected { got, expected: "PUSH, PULL, ATTACH or HELLO" }.into())
+            }
+        }
+    }
+
+    /// Whether a connection may begin with this flag: everything else is closed on its first byte.
+    pub fn may_begin_with(flag: Flag) -> bool {
+        matches!(flag, Flag::PUSH | Flag::PULL | Flag::ATTACH | Flag::HELLO)
+    }
+
+    /// Appends the frame. `None` when the JSON does not fit one, as with very many sources.
+    pub fn encode(&self, out: &mut Vec<u8>) -> Option<()> {
+        let (flag, payload) = match self {
+            Opening::Push(push) => (Flag::PUSH, serde_json::to_vec(push).ok()?),
+            Opening::Pull(pull) => (Flag::PULL, serde_json::to_vec(pull).ok()?),
+            Opening::Attach(sid) => (Flag::ATTACH, sid.0.to_vec()),
+            Opening::Hello(hello) => (Flag::HELLO, to_vec(hello)),
+        };
+        (payload.len() <= frame::MAX_PAYLOAD).then(|| frame::encode(flag, &payload, out))
+    }
+}
+
+impl Reply {
+    /// Reads the answer to PUSH, PULL or HELLO.
+    pub fn decode(frame: Frame<'_>) -> Result<Reply, Violation> {
+        let expected = "SID or ACCEPT";
+        match frame.flag {
+            Flag::SID | Flag::ACCEPT => exact(frame, |r| {
+                let sid = SessionId::decode(r)?;
+                let agreed = if r.is_empty() { None } else { Some(Agreed::decode(r)?) };
+                Ok(Reply { sid, agreed })
+            }),
+            got => Err(Violation::Unexpected { got, expected }),
+        }
+    }
+
+    /// Appends the frame, with the flag that answers the opening.
+    pub fn encode(&self, flag: Flag, out: &mut Vec<u8>) {
+        frame::encode_with(flag, out, |out| {
+            out.extend_from_slice(&self.sid.0);
+            if let Some(agreed) = &self.agreed {
+                agreed.encode(out);
+            }
+        });
+    }
+}
+
+impl Wire for SessionId {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.0);
+    }
+    fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        r.array().map(SessionId)
+    }
+}
+
+fn to_vec(value: &impl Wire) -> Vec<u8> {
+    let mut out = Vec::new();
+    value.encode(&mut out);
+    out
+}
+
+fn exact<T>(
+    frame: Frame<'_>,
+    decode: impl FnOnce(&mut Reader<'_>) -> Result<T, DecodeError>,
+) -> Result<T, Violation> {
+    let mut r = Reader::new(frame.payload);
+    decode(&mut r)
+        .and_then(|value| r.finish().map(|()| value))
+        .map_err(|error| Violation::Decode { flag: frame.flag, error })
+}
+
+fn json<'a, T: Deserialize<'a>>(flag: Flag, payload: &'a [u8]) -> Result<T, OpeningRefused> {
+    let text = std::str::from_utf8(payload)
+        .map_err(|_| OpeningRefused::Json(flag, "JSON that is not UTF-8"))?;
+    if deepest(text) > MAX_JSON_DEPTH {
+        return Err(OpeningRefused::Json(flag, "JSON that is nested too deeply"));
+    }
+    if has_duplicate_keys(text) {
+        return Err(OpeningRefused::Json(flag, "JSON with a key twice"));
+    }
+    serde_json::from_str(text).map_err(|_| OpeningRefused::Json(flag, "JSON of another shape"))
+}
+
+fn bounded_pull(pull: PullOpening) -> Result<PullOpening, OpeningRefused> {
+    if pull.srcs.len() > MAX_SOURCES || pull.exclude.len() > MAX_SOURCES {
+        return Err(OpeningRefused::Json(Flag::PULL, "too many sources"));
+    }
+    Ok(pull)
+}
+
+/// Deepest nesting of brackets outside strings; counted before a parser recurses.
+fn deepest(text: &str) -> usize {
+    let (mut depth, mut deepest, mut in_string, mut escaped) = (0usize, 0, false, false);
+    for b in text.bytes() {
+        match b {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'{' | b'[' if !in_string => depth += 1,
+            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+    }
+    deepest
+}
+
+/// Whether the top-level object names a key twice; serde alone would miss unknown keys.
+fn has_duplicate_keys(text: &str) -> bool {
+    struct Keys(bool);
+    impl<'de> serde::de::Visitor<'de> for Keys {
+        type Value = bool;
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("an object")
+        }
+        fn visit_map<A: serde::de::MapAccess<'de>>(mut self, mut map: A) -> Result<bool, A::Error> {
+            let mut seen = std::collections::HashSet::new();
+            while let Some(key) = map.next_key::<String>()? {
+                self.0 |= !seen.insert(key);
+                map.next_value::<serde::de::IgnoredAny>()?;
+            }
+            Ok(self.0)
+        }
+    }
+    let mut parser = serde_json::Deserializer::from_str(text);
+    // What is not an object is refused by the typed parse that follows.
+    serde::Deserializer::deserialize_map(&mut parser, Keys(false)).unwrap_or(false)
+}
+
+fn one_or_many<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum OneOrMany {
+        One(String),
+        Many(Vec<String>),
+    }
+    Ok(match OneOrMany::deserialize(d)? {
+        OneOrMany::One(s) if s.is_empty() => Vec::new(),
+        // fastcopy's own client takes one string "split by `,`".
+        OneOrMany::One(s) => s.split(',').map(str::to_owned).collect(),
+        OneOrMany::Many(all) => all,
+    })
+}
+
+/// HELLO as the hexadecimal string of the `"fcp"` key.
+mod greeting {
+    use super::{Hello, decode_exact, to_vec};
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(hello: &Option<Hello>, s: S) -> Result<S::Ok, S::Error> {
+        let bytes = hello.as_ref().map(to_vec).unwrap_or_default();
+        s.serialize_str(&bytes.iter().map(|b| format!("{b:02x}")).collect::<String>())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Hello>, D::Error> {
+        let text = String::deserialize(d)?;
+        let bytes = from_hex(&text).ok_or_else(|| D::Error::custom("not hexadecimal"))?;
+        decode_exact(&bytes).map(Some).map_err(D::Error::custom)
+    }
+
+    fn from_hex(text: &str) -> Option<Vec<u8>> {
+        let digit = |b: u8| (b as char).to_digit(16).map(|d| d as u8);
+        if !text.len().is_multiple_of(2) || text.len() > 1024 {
+            return None;
+        }
+        text.as_bytes().chunks_exact(2).map(|p| Some(digit(p[0])? << 4 | digit(p[1])?)).collect()
+    }
+}
