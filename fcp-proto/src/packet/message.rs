@@ -70,6 +70,15 @@ impl Message {
         }
     }
 
+    /// The joined payload of this message as number `seq`: the number, then the body.
+    pub fn to_payload(&self, seq: u32) -> Vec<u8> {
+        let mut out = Vec::with_capacity(64);
+        out.extend_from_slice(&seq.to_be_bytes());
+        self.encode_body(&mut out);
+        debug_assert!(out.len() <= MAX_MESSAGE, "the machines keep messages below the limit");
+        out
+    }
+
     fn encode_body(&self, out: &mut Vec<u8>) {
         match self {
             Message::Request(request) => request.encode(out),
@@ -89,7 +98,7 @@ impl Message {
                 id.encode(out);
                 error.encode(out);
             }
-            Message::Finish(root) => root.encode(out)
+            Message::Finish(root) => root.encode(out),
             Message::Close(summary) => summary.encode(out),
         }
     }
@@ -115,15 +124,6 @@ impl Message {
 }
 
 impl Sequenced {
-    /// The joined payload: the number, then the body.
-    pub fn to_payload(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(64);
-        out.extend_from_slice(&self.seq.to_be_bytes());
-        self.message.encode_body(&mut out);
-        debug_assert!(out.len() <= MAX_MESSAGE, "the machines keep messages below the limit");
-        out
-    }
-
     /// Reads a joined payload of at most [`MAX_MESSAGE`] bytes.
     pub fn from_payload(flag: Flag, payload: &[u8]) -> Result<Sequenced, Violation> {
         let mut r = Reader::new(payload);

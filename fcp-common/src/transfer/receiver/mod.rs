@@ -1,0 +1,263 @@
+//! The receiving machine: announcements and content in; inspections, writes and answers out.
+//!
+//! ```text
+//!  ENTRIES -> waiting (for its directory) -> inspecting -+-> same: RESULTS
+//!                                                        +-> metadata only
+//!                                                        +-> comparing (hashes of both ends)
+//!                                                        +-> recovering (an earlier run's blocks)
+//!                                                        +-> wanted -> publishing -> RESULTS
+//! ```
+//!
+//! A directory is finished, its mode and times set, when its last child is: deepest first, and
+//! nothing is remembered about it afterwards.
+//!
+//! Calling order: feed what happened (`handle_*`), do every [`Receiver::poll_action`], then let
+//! [`Receiver::poll_transmit`] fill what a connection can write. Content is asked about with
+//! [`Receiver::place`] before it is written and reported with [`Receiver::handle_written`] after.
+
+mod content;
+mod tree;
+mod types;
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use fcp_proto::packet::{
+    Entry, FileResult, Message, Outcome, RootMeta, Sequenced, Summary, Want, WireError, Written,
+};
+use fcp_proto::version::Agreed;
+use fcp_proto::{ConnId, DirId, FileId, Violation};
+
+use super::link::Link;
+use tree::Dir;
+pub use tree::MadeDir;
+use types::File;
+pub use types::{Action, Config, Existing, FileMeta, Placement, ReceiveEvent, RootRule};
+
+/// Results, wants or acknowledgements in one message; keeps it below a frame.
+const AT_ONCE: usize = 1000;
+
+/// The receiving end of a session. `D` is the caller's handle on a directory, `F` on a file.
+pub struct Receiver<D, F> {
+    link: Link,
+    agreed: Agreed,
+    config: Config,
+    dirs: HashMap<DirId, Dir<D>>,
+    files: HashMap<FileId, File<F>>,
+    next_id: u32,
+    metadata: usize,
+    actions: VecDeque<Action<D, F>>,
+    events: VecDeque<ReceiveEvent>,
+    wants: Vec<Want>,
+    results: Vec<FileResult>,
+    written: Vec<Written>,
+    digests_wanted: Vec<FileId>,
+    finish: Option<RootMeta>,
+    finishing: bool,
+    closed: bool,
+    summary: Summary,
+}
+
+impl<D: Clone, F: Clone> Receiver<D, F> {
+    /// A machine that receives below `root`.
+    pub fn new(agreed: Agreed, config: Config, root: D) -> Receiver<D, F> {
+        Receiver {
+            link: Link::default(),
+            agreed,
+            config,
+            dirs: HashMap::from([(DirId::ROOT, Dir::root(root))]),
+            files: HashMap::new(),
+            next_id: 0,
+            metadata: 0,
+            actions: VecDeque::new(),
+            events: VecDeque::new(),
+            wants: Vec::new(),
+            results: Vec::new(),
+            written: Vec::new(),
+            digests_wanted: Vec::new(),
+            finish: None,
+            finishing: false,
+            closed: false,
+            summary: Summary::default(),
+        }
+    }
+
+    /// A connection joined.
+    pub fn handle_conn_opened(&mut self, conn: ConnId) {
+        self.link.handle_conn_opened(conn);
+    }
+
+    /// A connection is gone.
+    pub fn handle_conn_lost(&mut self, conn: ConnId) {
+        self.link.handle_conn_lost(conn);
+    }
+
+    /// A numbered message of `len` bytes arrived.
+    pub fn handle_message(
+        &mut self,
+        m: Sequenced,
+        len: usize,
+        now: Duration,
+    ) -> Result<(), Violation> {
+        self.link.handle_message(m, len, now)?;
+        while let Some(message) = self.link.poll_message() {
+            self.handle_in_order(message)?;
+        }
+        Ok(())
+    }
+
+    /// An ACK arrived.
+    pub fn handle_ack(&mut self, next: u32, now: Duration) -> Result<(), Violation> {
+        self.link.handle_ack(next, now)
+    }
+
+    /// Time passed.
+    pub fn handle_timeout(&mut self, now: Duration) {
+        self.link.handle_timeout(now);
+    }
+
+    /// The root has its metadata and everything is as durable as was asked: the session may close.
+    pub fn handle_finished(&mut self, now: Duration) {
+        self.flush(now);
+        self.link.send(&Message::Close(self.summary.clone()), now);
+        self.closed = true;
+    }
+
+    /// Queues a message of the caller's: the client's REQUEST.
+    pub fn send(&mut self, message: &Message, now: Duration) {
+        self.link.send(message, now);
+    }
+
+    /// The next thing to do on the disk.
+    pub fn poll_action(&mut self) -> Option<Action<D, F>> {
+        self.actions.pop_front().or_else(|| self.poll_finish())
+    }
+
+    /// The next thing the caller should know.
+    pub fn poll_event(&mut self) -> Option<ReceiveEvent> {
+        self.events.pop_front()
+    }
+
+    /// Appends the message frames that should go over `conn` now.
+    pub fn poll_transmit(&mut self, conn: ConnId, now: Duration, budget: usize, out: &mut Vec<u8>) {
+        self.flush(now);
+        self.link.poll_transmit(conn, now, self.agreed.max_frame.into(), budget, out);
+    }
+
+    /// When to call again though nothing happened.
+    pub fn poll_timeout(&self) -> Option<Duration> {
+        self.link.poll_timeout()
+    }
+
+    /// Whether `conn` has anything to transmit now.
+    pub fn has_transmit(&self, conn: ConnId, now: Duration) -> bool {
+        let pending = !self.wants.is_empty()
+            || !self.results.is_empty()
+            || !self.written.is_empty()
+            || !self.digests_wanted.is_empty();
+        pending || self.link.has_transmit(conn, now)
+    }
+
+    /// Whether CLOSE has been queued and everything transmitted.
+    pub fn is_closed(&self) -> bool {
+        self.closed && self.link.is_flushed()
+    }
+
+    /// What was done so far.
+    pub fn summary(&self) -> &Summary {
+        &self.summary
+    }
+
+    /// How many connections live.
+    pub fn connections(&self) -> usize {
+        self.link.connections()
+    }
+
+    fn handle_in_order(&mut self, message: Message) -> Result<(), Violation> {
+        let flag = message.flag();
+        if self.finish.is_some() && matches!(message, Message::Entries(_) | Message::DirsEnd(_)) {
+            return Err(Violation::rule(flag, "announces something after FINISH"));
+        }
+        match message {
+            Message::Entries(list) => list.into_iter().try_for_each(|e| self.handle_entry(e, flag)),
+            Message::DirsEnd(list) => list.into_iter().try_for_each(|d| self.handle_dir_end(d)),
+            Message::Digests(digests) => self.handle_digests(digests),
+            Message::Problem(problem) => {
+                self.events.push_back(ReceiveEvent::Problem(problem));
+                Ok(())
+            }
+            Message::Replaced(old, entry) => self.handle_replaced(old, entry),
+            Message::Gone(id, error) => self.handle_gone(id, error),
+            Message::Finish(root) => {
+                if self.finish.replace(root).is_some() {
+                    return Err(Violation::rule(flag, "comes twice"));
+                }
+                self.handle_dir_end(DirId::ROOT)
+            }
+            _ => Err(Violation::Unexpected {
+                got: flag,
+                expected: "ENTRIES, DIRS_END, DIGESTS, PROBLEM, REPLACED, GONE or FINISH",
+            }),
+        }
+    }
+
+    fn poll_finish(&mut self) -> Option<Action<D, F>> {
+        let root = self.finish?;
+        let idle = self.files.is_empty() && self.dirs.is_empty() && !self.finishing;
+        idle.then(|| {
+            self.finishing = true;
+            Action::Finish { meta: root.0.map(|(mode, mtime)| self.config.dir_meta(mode, mtime)) }
+        })
+    }
+
+    /// Records what became of an entry and tells both ends.
+    fn settle(&mut self, id: FileId, entry: &Entry, outcome: Outcome) {
+        self.metadata = self.metadata.saturating_sub(entry.cost());
+        match &outcome {
+            Outcome::Same => self.summary.same += 1,
+            Outcome::Failed(_) => self.summary.failed += 1,
+            Outcome::Created | Outcome::Replaced | Outcome::Metadata => self.summary.changed += 1,
+        }
+        if self.config.report {
+            let path = self.path_of(entry);
+            let (kind, size) = (entry.kind(), entry.size());
+            self.events.push_back(ReceiveEvent::Finished {
+                path,
+                kind,
+                size,
+                outcome: outcome.clone(),
+            });
+        }
+        self.results.push(FileResult { file: id, outcome });
+        self.child_done(entry.parent);
+    }
+
+    fn fail(&mut self, id: FileId, error: WireError) {
+        if let Some(file) = self.files.remove(&id) {
+            if let Some(handle) = file.handle {
+                self.touch(file.entry.parent);
+                self.actions.push_back(Action::Discard { handle });
+            }
+            self.settle(id, &file.entry, Outcome::Failed(error));
+        }
+    }
+
+    fn flush(&mut self, now: Duration) {
+        send_all(&mut self.link, &mut self.wants, Message::Want, now);
+        send_all(&mut self.link, &mut self.digests_wanted, Message::DigestsWanted, now);
+        send_all(&mut self.link, &mut self.written, Message::Written, now);
+        send_all(&mut self.link, &mut self.results, Message::Results, now);
+    }
+}
+
+fn send_all<T>(
+    link: &mut Link,
+    list: &mut Vec<T>,
+    message: impl Fn(Vec<T>) -> Message,
+    now: Duration,
+) {
+    while !list.is_empty() {
+        let more = list.split_off(list.len().min(AT_ONCE));
+        link.send(&message(std::mem::replace(list, more)), now);
+    }
+}

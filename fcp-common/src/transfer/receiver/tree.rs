@@ -1,0 +1,336 @@
+//! Announcements: directories and their children, from the first to the last.
+
+use fcp_proto::limits::{MAX_DEPTH, MAX_OPEN_METADATA};
+use fcp_proto::packet::{Entry, EntryBody, FileResult, Outcome, WireError};
+use fcp_proto::{DirId, EntryKind, ErrorCode, FileId, Flag, RelPath, Timestamp, Violation};
+
+use super::Receiver;
+use super::types::{Action, Done, File, RootRule, State};
+
+/// Unfinished entries above the agreed number before the peer is at fault: a batch may be under
+/// way when the sender notices that it must wait.
+const SLACK: usize = 4096;
+
+/// An unfinished directory.
+pub(super) struct Dir<D> {
+    /// `None` for the root.
+    entry: Option<Entry>,
+    path: RelPath,
+    depth: usize,
+    state: DirState<D>,
+    /// Children that are announced and unfinished.
+    open: u32,
+    /// Children announced so far.
+    announced: u64,
+    /// All children have been announced.
+    ended: bool,
+    /// Children that wait for the directory to be made.
+    waiting: Vec<FileId>,
+    /// Whether its metadata must be set at the end.
+    dirty: bool,
+    outcome: Outcome,
+}
+
+enum DirState<D> {
+    Making,
+    Ready(D),
+    Failed(WireError),
+}
+
+/// How the caller found or made a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MadeDir {
+    /// It did not exist before.
+    pub created: bool,
+    /// Permission bits before anything was touched.
+    pub mode: u16,
+    /// Modification time before anything was touched.
+    pub mtime: Timestamp,
+    /// Its permission bits had to be widened so that it can be filled.
+    pub widened: bool,
+}
+
+impl<D> Dir<D> {
+    pub(super) fn root(handle: D) -> Dir<D> {
+        Dir::with_state(None, RelPath::root(), 0, DirState::Ready(handle))
+    }
+
+    fn with_state(entry: Option<Entry>, path: RelPath, depth: usize, state: DirState<D>) -> Dir<D> {
+        Dir {
+            entry,
+            path,
+            depth,
+            state,
+            open: 0,
+            announced: 0,
+            ended: false,
+            waiting: Vec::new(),
+            dirty: false,
+            outcome: Outcome::Same,
+        }
+    }
+}
+
+impl<D: Clone, F: Clone> Receiver<D, F> {
+    /// A directory is there, or could not be made.
+    pub fn handle_dir_made(&mut self, dir: DirId, made: Result<(D, MadeDir), WireError>) {
+        let Some(d) = self.dirs.get_mut(&dir) else { return };
+        match made {
+            Ok((handle, made)) => {
+                let meta = d.entry.as_ref().map(|e| (e.mode & 0o777, e.mtime));
+                let differs = meta.is_some_and(|(mode, mtime)| {
+                    (self.config.perms && mode != made.mode)
+                        || (self.config.times && mtime != made.mtime)
+                });
+                d.dirty = made.created || made.widened || differs;
+                d.outcome = match (made.created, differs) {
+                    (true, _) => Outcome::Created,
+                    (false, true) => Outcome::Metadata,
+                    (false, false) => Outcome::Same,
+                };
+                d.state = DirState::Ready(handle);
+            }
+            Err(error) => {
+                d.outcome = Outcome::Failed(error.clone());
+                d.state = DirState::Failed(error);
+            }
+        }
+        for child in std::mem::take(&mut d.waiting) {
+            self.start(child);
+        }
+        self.finish_dir_if_done(dir);
+    }
+
+    /// A directory's metadata is set, or could not be.
+    pub fn handle_dir_finished(&mut self, dir: DirId, done: Done) {
+        if let Some(d) = self.dirs.get_mut(&dir) {
+            if let Err(error) = done {
+                d.outcome = Outcome::Failed(error);
+            }
+            d.dirty = false;
+            self.settle_dir(dir);
+        }
+    }
+
+    pub(super) fn handle_entry(&mut self, mut entry: Entry, flag: Flag) -> Result<(), Violation> {
+        let rule = |reason| Err(Violation::rule(flag, reason));
+        if entry.id.0 < self.next_id {
+            return rule("uses an id twice");
+        }
+        let Some(parent) = self.dirs.get_mut(&entry.parent) else {
+            return rule("names a directory that is unknown or finished");
+        };
+        if parent.ended && flag != Flag::REPLACED {
+            return rule("announces a child of a directory that has ended");
+        }
+        if entry.parent == DirId::ROOT
+            && let RootRule::Single(name) = &self.config.root
+        {
+            if entry.kind() == EntryKind::Dir || (parent.announced > 0 && flag != Flag::REPLACED) {
+                return rule("announces more than the one file that was asked for");
+            }
+            entry.name = name.clone();
+        }
+        let path = parent.path.join_unbounded(&entry.name);
+        let depth = parent.depth + 1;
+        if let Some(admits) = &self.config.admits
+            && !admits(&path, entry.kind() == EntryKind::Dir)
+        {
+            return rule("announces something that was not asked for");
+        }
+        parent.open += 1;
+        parent.announced += 1;
+        self.next_id = entry.id.0 + 1;
+        self.charge(&entry, flag)?;
+        let id = entry.id;
+        if entry.kind() == EntryKind::Dir {
+            let dir = Dir::with_state(Some(entry), path, depth, DirState::Making);
+            self.dirs.insert(id.into(), dir);
+        } else {
+            self.files.insert(id, File::new(entry));
+        }
+        self.start(id);
+        Ok(())
+    }
+
+    pub(super) fn handle_dir_end(&mut self, dir: DirId) -> Result<(), Violation> {
+        let flag = Flag::DIRS_END;
+        let Some(d) = self.dirs.get_mut(&dir) else {
+            return Err(Violation::rule(flag, "ends a directory that is unknown or finished"));
+        };
+        if std::mem::replace(&mut d.ended, true) {
+            return Err(Violation::rule(flag, "ends a directory twice"));
+        }
+        self.finish_dir_if_done(dir);
+        Ok(())
+    }
+
+    pub(super) fn handle_replaced(&mut self, old: FileId, entry: Entry) -> Result<(), Violation> {
+        let flag = Flag::REPLACED;
+        let Some(file) = self.files.get(&old) else {
+            return self.replaced_too_late(old, entry);
+        };
+        let same_place = file.entry.parent == entry.parent && entry.kind() == EntryKind::File;
+        if !same_place {
+            return Err(Violation::rule(flag, "puts something else in a file's place"));
+        }
+        self.handle_entry(entry, flag)?;
+        self.forget(old);
+        Ok(())
+    }
+
+    pub(super) fn handle_gone(&mut self, id: FileId, error: WireError) -> Result<(), Violation> {
+        if id.0 >= self.next_id {
+            return Err(Violation::rule(Flag::GONE, "names what was never announced"));
+        }
+        if let Some(file) = self.files.get(&id) {
+            // The sender has forgotten it: settle it here without an answer.
+            let entry = file.entry.clone();
+            self.discard(id);
+            self.settle(id, &entry, Outcome::Failed(error));
+            self.results.retain(|r: &FileResult| r.file != id);
+        }
+        Ok(())
+    }
+
+    pub(super) fn child_done(&mut self, parent: DirId) {
+        if let Some(d) = self.dirs.get_mut(&parent) {
+            d.open = d.open.saturating_sub(1);
+            self.finish_dir_if_done(parent);
+        }
+    }
+
+    /// Something in `parent` was touched, so its mtime is no longer what it was.
+    pub(super) fn touch(&mut self, parent: DirId) {
+        if let Some(d) = self.dirs.get_mut(&parent) {
+            d.dirty = true;
+        }
+    }
+
+    /// The path of `entry` below the root, as far as its directory is still known.
+    pub(super) fn path_of(&self, entry: &Entry) -> RelPath {
+        match self.dirs.get(&entry.parent) {
+            Some(d) => d.path.join_unbounded(&entry.name),
+            None => RelPath::from(entry.name.clone()),
+        }
+    }
+
+    fn charge(&mut self, entry: &Entry, flag: Flag) -> Result<(), Violation> {
+        self.metadata += entry.cost();
+        let open = self.files.len() + self.dirs.len();
+        if open > self.agreed.open_entries as usize + SLACK
+            || self.metadata > MAX_OPEN_METADATA + SLACK * 8192
+        {
+            return Err(Violation::rule(flag, "announces more than was agreed on"));
+        }
+        Ok(())
+    }
+
+    /// Begins an entry whose directory is there, or fails it with its directory.
+    fn start(&mut self, id: FileId) {
+        let dir_entry = self.dirs.get(&id.into()).and_then(|d| d.entry.as_ref());
+        let Some(entry) = dir_entry.or(self.files.get(&id).map(|f| &f.entry)).cloned() else {
+            return;
+        };
+        let Some(parent) = self.dirs.get_mut(&entry.parent) else { return };
+        let handle = match &parent.state {
+            DirState::Making => return parent.waiting.push(id),
+            DirState::Ready(handle) => handle.clone(),
+            DirState::Failed(error) => {
+                let error = WireError::new(error.code, "its directory could not be made");
+                return self.fail_start(id, error);
+            }
+        };
+        if parent.depth >= MAX_DEPTH {
+            return self.fail_start(id, WireError::new(ErrorCode::NAME, "nested too deeply"));
+        }
+        self.act(entry, handle);
+    }
+
+    fn fail_start(&mut self, id: FileId, error: WireError) {
+        if self.dirs.contains_key(&id.into()) {
+            self.handle_dir_made(id.into(), Err(error));
+        } else {
+            self.fail(id, error);
+        }
+    }
+
+    fn act(&mut self, entry: Entry, parent: D) {
+        let (id, name, bits) = (entry.id, entry.name.clone(), entry.mode & 0o777);
+        if let Some(file) = self.files.get_mut(&id) {
+            file.state = State::Disk;
+        }
+        let version = entry.version();
+        let action = match entry.body {
+            EntryBody::Dir => {
+                let mode = if self.config.perms { bits } else { bits & !self.config.umask };
+                let dir = DirId::from(id);
+                let path = self.dirs.get(&dir).map(|d| d.path.clone()).unwrap_or_default();
+                Action::MakeDir { dir, parent, name, path, mode }
+            }
+            EntryBody::File { .. } => Action::Inspect { file: id, parent, name, version },
+            EntryBody::Symlink { target } => {
+                let mtime = self.config.times.then_some(entry.mtime);
+                Action::Link { file: id, parent, name, target, mtime }
+            }
+        };
+        self.actions.push_back(action);
+    }
+
+    fn finish_dir_if_done(&mut self, dir: DirId) {
+        let Some(d) = self.dirs.get(&dir) else { return };
+        if !d.ended || d.open > 0 || matches!(d.state, DirState::Making) {
+            return;
+        }
+        let (DirState::Ready(handle), Some(entry), true) = (&d.state, &d.entry, d.dirty) else {
+            return self.settle_dir(dir);
+        };
+        if self.config.dry_run {
+            return self.settle_dir(dir);
+        }
+        let mut meta = self.config.dir_meta(entry.mode, entry.mtime);
+        if d.outcome == Outcome::Created && meta.mode.is_none() {
+            meta.mode = Some(entry.mode & 0o777 & !self.config.umask);
+        }
+        self.actions.push_back(Action::FinishDir { dir, handle: handle.clone(), meta });
+    }
+
+    fn settle_dir(&mut self, dir: DirId) {
+        if let Some(d) = self.dirs.remove(&dir)
+            && let Some(entry) = d.entry
+        {
+            if d.outcome == Outcome::Created {
+                self.touch(entry.parent);
+            }
+            self.settle(entry.id, &entry, d.outcome);
+        }
+    }
+
+    fn replaced_too_late(&mut self, old: FileId, entry: Entry) -> Result<(), Violation> {
+        if old.0 >= self.next_id || entry.id.0 < self.next_id {
+            return Err(Violation::rule(Flag::REPLACED, "names what was never announced"));
+        }
+        self.next_id = entry.id.0 + 1;
+        let error = WireError::new(ErrorCode::CHANGED, "it changed while it was finished");
+        self.results.push(FileResult { file: entry.id, outcome: Outcome::Failed(error) });
+        Ok(())
+    }
+
+    /// Drops a file; its directory no longer waits for it.
+    fn forget(&mut self, id: FileId) {
+        if let Some(entry) = self.discard(id) {
+            self.metadata = self.metadata.saturating_sub(entry.cost());
+            self.child_done(entry.parent);
+        }
+    }
+
+    /// Drops a file and its temporary content.
+    fn discard(&mut self, id: FileId) -> Option<Entry> {
+        let file = self.files.remove(&id)?;
+        if let Some(handle) = file.handle {
+            self.touch(file.entry.parent);
+            self.actions.push_back(Action::Discard { handle });
+        }
+        Some(file.entry)
+    }
+}

@@ -1,0 +1,178 @@
+//! Which block goes next, over which connection; what is in flight; what must go again.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Range;
+use std::time::Duration;
+
+use fcp_proto::limits::BLOCK;
+use fcp_proto::packet::Block;
+use fcp_proto::{ConnId, FileId};
+
+use crate::range_set::RangeSet;
+
+/// How long a block may be in flight before a connection that has nothing else to do repeats it.
+const REPEAT_AFTER: Duration = Duration::from_secs(1);
+
+/// Wanted blocks in the order they were wanted, and blocks in flight.
+#[derive(Debug, Default)]
+pub struct Schedule {
+    /// Files with wanted blocks, oldest first; a file stands here once.
+    queue: VecDeque<FileId>,
+    wanted: HashMap<FileId, RangeSet>,
+    in_flight: BTreeMap<(FileId, u64), Flight>,
+    per_conn: HashMap<ConnId, usize>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Flight {
+    len: u32,
+    conn: ConnId,
+    since: Duration,
+}
+
+impl Schedule {
+    /// Adds wanted bytes; `range` begins at a block.
+    pub fn want(&mut self, file: FileId, range: Range<u64>) {
+        // A block that is wanted again was lost or did not match, so it is not in flight.
+        let flights: Vec<u64> = self
+            .in_flight
+            .range((file, range.start)..(file, range.end))
+            .map(|(k, _)| k.1)
+            .collect();
+        flights.into_iter().for_each(|offset| self.handle_written(file, offset));
+        let set = self.wanted.entry(file).or_default();
+        if set.is_empty() {
+            self.queue.push_back(file);
+        }
+        set.insert(range);
+    }
+
+    /// The block that `conn` should carry now: a wanted one, or when there is none and `conn` is
+    /// idle, one that another connection has been carrying for too long.
+    pub fn next(&mut self, conn: ConnId, now: Duration) -> Option<Block> {
+        let block = self.fresh().or_else(|| self.overdue(conn, now))?;
+        let flight = Flight { len: block.len, conn, since: now };
+        if let Some(old) = self.in_flight.insert((block.file, block.offset), flight) {
+            self.release(old.conn);
+        }
+        *self.per_conn.entry(conn).or_default() += 1;
+        Some(block)
+    }
+
+    /// The receiver has the block that begins at `offset`.
+    pub fn handle_written(&mut self, file: FileId, offset: u64) {
+        if let Some(flight) = self.in_flight.remove(&(file, offset)) {
+            self.release(flight.conn);
+        }
+    }
+
+    /// Blocks that `conn` carried are wanted again.
+    pub fn handle_conn_lost(&mut self, conn: ConnId) {
+        self.per_conn.remove(&conn);
+        let lost: Vec<_> = self
+            .in_flight
+            .iter()
+            .filter(|(_, f)| f.conn == conn)
+            .map(|(k, f)| (k.0, k.1..k.1 + u64::from(f.len)))
+            .collect();
+        for (file, range) in lost {
+            self.want(file, range);
+        }
+    }
+
+    /// The file is finished or void.
+    pub fn forget(&mut self, file: FileId) {
+        if self.wanted.remove(&file).is_some_and(|set| !set.is_empty()) {
+            self.queue.retain(|f| *f != file);
+        }
+        while let Some((&(f, offset), _)) = self.in_flight.range((file, 0)..).next() {
+            if f != file {
+                break;
+            }
+            self.handle_written(f, offset);
+        }
+    }
+
+    /// Whether a wanted block waits.
+    pub fn has_fresh(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// When to look again for a block to repeat; not exact, as that would cost a walk of them all.
+    pub fn poll_timeout(&self, now: Duration) -> Option<Duration> {
+        let alone = self.per_conn.len() < 2;
+        (!alone && !self.in_flight.is_empty()).then_some(now + REPEAT_AFTER / 2)
+    }
+
+    fn fresh(&mut self) -> Option<Block> {
+        let file = *self.queue.front()?;
+        // A file stands in the queue only while its set is not empty.
+        let set = self.wanted.get_mut(&file)?;
+        let range = set.pop_block(BLOCK)?;
+        if set.is_empty() {
+            self.queue.pop_front();
+        }
+        Some(Block { file, offset: range.start, len: (range.end - range.start) as u32 })
+    }
+
+    fn overdue(&self, conn: ConnId, now: Duration) -> Option<Block> {
+        if self.in_flight.is_empty() || self.per_conn.get(&conn).is_some_and(|n| *n > 0) {
+            return None;
+        }
+        let (key, flight) = self.in_flight.iter().min_by_key(|(_, f)| f.since)?;
+        let overdue = flight.conn != conn && now.saturating_sub(flight.since) >= REPEAT_AFTER;
+        overdue.then_some(Block { file: key.0, offset: key.1, len: flight.len })
+    }
+
+    fn release(&mut self, conn: ConnId) {
+        if let Some(n) = self.per_conn.get_mut(&conn) {
+            *n = n.saturating_sub(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: ConnId = ConnId(0);
+    const B: ConnId = ConnId(1);
+    const F: FileId = FileId(7);
+    const T0: Duration = Duration::ZERO;
+
+    #[test]
+    fn d05_a_lost_connections_blocks_go_to_another() {
+        let mut s = Schedule::default();
+        s.want(F, 0..3 * BLOCK);
+        let (a, b) = (s.next(A, T0).unwrap(), s.next(B, T0).unwrap());
+        s.handle_conn_lost(A);
+        let rest: Vec<_> = std::iter::from_fn(|| s.next(B, T0)).collect();
+        assert_eq!(rest.len(), 2);
+        assert!(rest.contains(&a) && !rest.contains(&b));
+    }
+
+    #[test]
+    fn w23_an_idle_connection_repeats_what_a_slow_one_holds() {
+        let mut s = Schedule::default();
+        s.want(F, 0..2 * BLOCK);
+        let slow = s.next(A, T0).unwrap();
+        let quick = s.next(B, T0).unwrap();
+        assert_eq!(s.next(B, REPEAT_AFTER), None, "B has not finished its own yet");
+        s.handle_written(F, quick.offset);
+        assert_eq!(s.next(B, T0), None, "not overdue yet");
+        assert_eq!(s.next(B, REPEAT_AFTER), Some(slow));
+        s.handle_written(F, slow.offset);
+        assert_eq!(s.next(B, 9 * REPEAT_AFTER), None);
+    }
+
+    #[test]
+    fn a_forgotten_file_leaves_nothing_behind() {
+        let mut s = Schedule::default();
+        s.want(F, 0..5 * BLOCK);
+        s.want(FileId(8), 0..10);
+        s.next(A, T0);
+        s.forget(F);
+        assert_eq!(s.next(A, T0).unwrap().file, FileId(8));
+        assert!(!s.has_fresh());
+    }
+}

@@ -1,0 +1,1 @@
+//! Two machines joined over a simulated network and disk.
