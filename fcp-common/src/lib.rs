@@ -1,1 +1,5 @@
 //! Both ends.
+
+#[cfg(feature = "io")]
+pub mod fs;
+pub mod journal;
