@@ -2,8 +2,13 @@
 //!
 //! Three layers, each allowed to use only the ones before it:
 //! - data: [`range_set`];
-//! - decisions, pure: [`transfer`];
-//! - shells, behind the feature `io`.
+//! - decisions, pure: [`select`], [`transfer`], and the format of the [`journal`];
+//! - shells, behind the feature `io`: `fs` (every syscall on a user's files), the journal's file,
+//!   `walk`, `engine` (threads and sockets around the machines), `peer` (who is at the other end).
 
+#[cfg(feature = "io")]
+pub mod fs;
+pub mod journal;
 pub mod range_set;
+pub mod select;
 pub mod transfer;
