@@ -1,1 +1,3 @@
 //! Both ends.
+
+pub mod select;
