@@ -1,1 +1,4 @@
 //! Both ends.
+
+#[cfg(feature = "io")]
+pub mod peer;
