@@ -115,8 +115,8 @@ pub fn listener_owner_from(sources: &Sources<'_>, addr: SocketAddr) -> Result<u3
 
 /// One identification under way: the first sighting of our own end is behind us.
 pub(super) struct Look<'a> {
-    own: OwnEnd<'a>,
-    table: Table<'a>,
+    pub(super) own: OwnEnd<'a>,
+    pub(super) table: Table<'a>,
 }
 
 impl<'a> Look<'a> {

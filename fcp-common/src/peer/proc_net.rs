@@ -173,7 +173,8 @@ mod tests {
 
     #[test]
     fn signs_and_wrong_widths_are_no_numbers() {
-        for bad in ["+100007F:1D63", "0100007F:+D63", "100007F:1D63", "0100007F:01D63", ":", "é:1"] {
+        for bad in ["+100007F:1D63", "0100007F:+D63", "100007F:1D63", "0100007F:01D63", ":", "é:1"]
+        {
             assert_eq!(parse_address(bad), None, "{bad}");
         }
         assert_eq!(scan_all(line("0100007F:1D63", "0100007F:CB8A", "+1", 0, 1).as_bytes()), []);
