@@ -9,6 +9,8 @@
 #[cfg(feature = "io")]
 pub mod fs;
 pub mod journal;
+#[cfg(feature = "io")]
+pub mod peer;
 pub mod range_set;
 pub mod select;
 pub mod transfer;
