@@ -6,15 +6,16 @@ use regex::bytes::{RegexSet, RegexSetBuilder};
 use super::pattern::{MAX_REGEX_NESTING, MAX_REGEX_SIZE};
 use super::rule::{Rule, RulesRefused};
 
-/// Most `re:` rules: each may compile to [`MAX_REGEX_SIZE`] and takes about a millisecond.
+/// Most `re:` rules: checking one that a peer sent means compiling up to [`MAX_REGEX_SIZE`].
 pub(super) const MAX_REGEX_RULES: usize = 1_000;
-/// Most bytes of wildcard and `re:` patterns together; they compile to some hundred times that.
-/// Ten thousand patterns of ordinary length fit.
+/// Most bytes of wildcard and `re:` patterns together, as the automata take many times that.
+/// Ten thousand patterns of ordinary length fit; the worst globs of this size compile in about a
+/// second.
 const MAX_WILD_BYTES: usize = 512 << 10;
 /// Largest compiled size of all `re:` rules together, in bytes.
 const MAX_REGEX_TOTAL: usize = 8 << 20;
-/// Patterns are compiled in batches of at most this many, and of [`BATCH_BYTES`]: one automaton
-/// for thousands of globs outgrows its cache and then crawls.
+/// Patterns are compiled in batches of at most this many, and of [`BATCH_BYTES`]: the lazy
+/// automaton of thousands of globs would outgrow its cache and fall back to a slow engine.
 const BATCH_RULES: usize = 256;
 const BATCH_BYTES: usize = 16 << 10;
 /// A batch of globs of [`BATCH_BYTES`] stays well below this; the limit is a second lock.

@@ -54,6 +54,20 @@ fn the_sum_of_the_patterns_is_bounded() {
     assert!(matches!(RuleSet::new(heavy), Err(RulesRefused::TooBig { .. })));
 }
 
+/// The limit on bytes is the only one that globs meet: no batch outgrows its automaton.
+#[test]
+fn the_largest_globs_that_are_allowed_compile() {
+    let class: Vec<u8> = (b' '..=255).step_by(2).filter(|b| !b"[\\]^".contains(b)).collect();
+    let class = [b"[x", class.as_slice(), b"]"].concat();
+    let long = RelPath::new(&[[b'a'; 255].as_slice(); 15].join(&b'/')).unwrap();
+    for (unit, tail) in [(&b"?"[..], &b"/***"[..]), (&class, b""), (b"?*", b"**"), (b"[!a]", b"")] {
+        let pattern = [&unit.repeat((MAX_PATTERN - 4) / unit.len()), tail].concat();
+        let set = RuleSet::new(vec![Rule::exclude(&pattern).unwrap(); 128]);
+        let matched = !set.unwrap().admits(&long, false);
+        assert!(!matched, "{pattern:?}");
+    }
+}
+
 #[test]
 fn ten_thousand_ordinary_rules_fit() {
     let rule = |n| match n % 2 {
