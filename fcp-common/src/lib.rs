@@ -7,6 +7,8 @@
 //!   `walk`, `engine` (threads and sockets around the machines), `peer` (who is at the other end).
 
 #[cfg(feature = "io")]
+pub mod engine;
+#[cfg(feature = "io")]
 pub mod fs;
 pub mod journal;
 #[cfg(feature = "io")]
@@ -14,3 +16,5 @@ pub mod peer;
 pub mod range_set;
 pub mod select;
 pub mod transfer;
+#[cfg(feature = "io")]
+pub mod walk;

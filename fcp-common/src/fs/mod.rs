@@ -6,6 +6,7 @@
 
 mod dir;
 mod file;
+mod lazy;
 mod stat;
 mod walk;
 
@@ -17,6 +18,7 @@ pub mod temp;
 pub use crate::journal::names::RunId;
 pub use dir::{Dir, DirEntry, Entries};
 pub use file::File;
+pub use lazy::{DirPool, LazyDir};
 pub use publish::{
     Expected, FileMeta, PublishError, PublishedDir, Step, SyncPolicy, finish_dir, publish,
     publish_dir, publish_symlink,

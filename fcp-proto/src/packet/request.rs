@@ -62,7 +62,7 @@ impl Options {
 /// A filter rule as it travels; what its pattern means is the business of the ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
-    /// 0 excludes, 1 includes.
+    /// 1 includes, 2 excludes.
     pub action: u8,
     /// A glob, or a regex behind `re:`.
     pub pattern: Vec<u8>,
@@ -143,7 +143,7 @@ fn path(r: &mut Reader<'_>) -> Result<Vec<u8>, DecodeError> {
 
 fn rule(r: &mut Reader<'_>) -> Result<Rule, DecodeError> {
     let action = r.u8()?;
-    if action > 1 {
+    if !matches!(action, 1 | 2) {
         return Err(DecodeError::Malformed("a filter that neither includes nor excludes"));
     }
     Ok(Rule { action, pattern: r.bytes16(MAX_RULE)?.to_vec() })

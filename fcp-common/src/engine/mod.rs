@@ -1,0 +1,26 @@
+//! The shells around the transfer machines: threads, sockets, files. No decisions.
+//!
+//! Each connection has a reading and a writing thread with blocking sockets; measured against
+//! tokio tasks in `benches/runs`, threads were faster and need no hand-over per block. The reading
+//! threads also do what a receiver decides; only what takes long goes to workers.
+//!
+//! [`send`] and [`receive`] run one end of a session to its end; [`copy`] runs both in this
+//! process with the local data plane.
+
+mod conn;
+mod destination;
+mod local;
+mod receive;
+mod report;
+mod send;
+mod session;
+mod store;
+mod workers;
+
+pub use conn::Duplex;
+pub use destination::{Destination, DestinationError, DestinationOptions};
+pub use local::copy;
+pub use receive::{ReceiveOptions, receive};
+pub use report::{Counters, EntryReport, NoReport, Report};
+pub use send::{SendOptions, send};
+pub use session::{Cancel, Connections, Ended, Inlet, SessionError};

@@ -1,0 +1,387 @@
+//! The receiving end: readers that check and write blocks, and do what the machine decides.
+
+use std::io::{self, Write};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fcp_proto::frame::{Frame, HEAD_LEN};
+use fcp_proto::limits::BLOCK;
+use fcp_proto::packet::{
+    Block, BlockDigest, Data, Durability, Message, Outcome, Sequenced, Summary, Whole, WireError,
+};
+use fcp_proto::version::Agreed;
+use fcp_proto::{ConnId, Digest, FileId, Flag, Violation};
+
+use super::conn::Duplex;
+use super::destination::Destination;
+use super::report::{Counters, EntryReport, Report};
+use super::session::{Ended, Inlet, Machine, Role, Session};
+use super::store::{DestDir, DestFile, Store};
+use super::workers::Workers;
+use crate::transfer::{
+    Action, Assembler, Config, FileMeta, Placement, ReceiveEvent, Receiver, digest,
+};
+
+/// Decisions carried out between two looks at the socket.
+const ACTIONS_AT_ONCE: usize = 64;
+
+/// What to receive, and where to.
+pub struct ReceiveOptions {
+    /// What was agreed with the peer.
+    pub agreed: Agreed,
+    /// The client's REQUEST, when this end is the client.
+    pub request: Option<Message>,
+    /// Where it goes.
+    pub destination: Destination,
+    /// How it is received; `root` and `recover` are filled in from the destination.
+    pub config: Config,
+    /// How much is made durable.
+    pub durability: Durability,
+    /// Who hears of entries and problems.
+    pub report: Arc<dyn Report>,
+    /// What the user typed for the destination or source, put before reported paths.
+    pub counters: Arc<Counters>,
+}
+
+type Files = Receiver<Arc<DestDir>, Arc<DestFile>>;
+
+/// Receives over `conns` and what joins them until everything is there; answers with the summary.
+///
+/// # Errors
+/// The session ended before everything was there; what came is kept for the next run.
+pub fn receive(options: ReceiveOptions, conns: Vec<Duplex>, inlet: Inlet) -> Ended<Summary> {
+    let session = start(options, &inlet);
+    let ended = session.run(conns, inlet);
+    finish(&session, ended)
+}
+
+/// A receiving session, ready to run.
+pub(super) fn start(options: ReceiveOptions, inlet: &Inlet) -> Arc<Session<ReceiveRole>> {
+    let ReceiveOptions { agreed, request, destination, mut config, durability, report, counters } =
+        options;
+    let store = Store::open(&destination, durability, config.dry_run);
+    config.root = destination.rule.clone();
+    config.recover = store.has_dead_runs();
+    let max_frame = agreed.max_frame;
+    let mut machine = Receiver::new(agreed, config, store.root());
+    if let Some(request) = request {
+        machine.send(&request, Duration::ZERO);
+    }
+    let role = ReceiveRole { store, report, workers: Workers::default() };
+    Session::new(role, machine, counters, max_frame, inlet)
+}
+
+pub(super) fn finish(session: &Session<ReceiveRole>, ended: Ended<()>) -> Ended<Summary> {
+    session.role.store.abandon();
+    ended.map(|()| session.machine().summary().clone())
+}
+
+/// What a receiver's threads share besides the machine.
+pub(super) struct ReceiveRole {
+    store: Store,
+    report: Arc<dyn Report>,
+    workers: Workers<ReceiveRole>,
+}
+
+/// What a connection's reader keeps between reads.
+#[derive(Default)]
+pub(super) struct Intake {
+    assembler: Assembler,
+    /// Where in the buffer the unfinished block begins.
+    block_at: usize,
+    /// Small files that were seen, whether they matched, and where in the buffer they lie.
+    wholes: Vec<(FileId, Range<usize>, bool)>,
+}
+
+impl Machine for Files {
+    fn handle_conn_opened(&mut self, conn: ConnId) {
+        self.handle_conn_opened(conn);
+    }
+    fn handle_conn_lost(&mut self, conn: ConnId) {
+        self.handle_conn_lost(conn);
+    }
+    fn handle_message(&mut self, m: Sequenced, len: usize, now: Duration) -> Result<(), Violation> {
+        self.handle_message(m, len, now)
+    }
+    fn handle_ack(&mut self, next: u32, now: Duration) -> Result<(), Violation> {
+        self.handle_ack(next, now)
+    }
+    fn handle_timeout(&mut self, now: Duration) {
+        self.handle_timeout(now);
+    }
+    fn poll_transmit(&mut self, conn: ConnId, now: Duration, budget: usize, out: &mut Vec<u8>) {
+        self.poll_transmit(conn, now, budget, out);
+    }
+    fn poll_timeout(&self, _: Duration) -> Option<Duration> {
+        self.poll_timeout()
+    }
+    fn has_transmit(&self, conn: ConnId, now: Duration) -> bool {
+        self.has_transmit(conn, now)
+    }
+    fn connections(&self) -> usize {
+        self.connections()
+    }
+    fn is_over(&self) -> bool {
+        self.is_closed()
+    }
+}
+
+impl Role for ReceiveRole {
+    type Machine = Files;
+    type Intake = Intake;
+    const HANGS_UP: bool = false;
+
+    fn content(
+        &self,
+        session: &Session<Self>,
+        intake: &mut Intake,
+        frame: Frame<'_>,
+        at: usize,
+        buffer: &[u8],
+    ) -> Result<(), Violation> {
+        let flag = frame.flag;
+        let malformed = |error| Violation::Decode { flag, error };
+        let payload = at + HEAD_LEN;
+        match flag {
+            Flag::DATA => {
+                let data = Data::decode(frame.payload).map_err(malformed)?;
+                if intake.assembler.pending().is_none() {
+                    intake.block_at = at;
+                }
+                let start = payload + Data::HEAD - intake.block_at;
+                intake.assembler.handle_data(&data, start..start + data.bytes.len())
+            }
+            Flag::BLOCK => {
+                let end = BlockDigest::decode(frame.payload).map_err(malformed)?;
+                let base = &buffer[intake.block_at..];
+                let (pieces, matches) = intake.assembler.handle_block(&end, base)?;
+                self.take_block(session, end, base, &pieces, matches)
+            }
+            _ => {
+                intake.assembler.check_idle(flag)?;
+                let whole = Whole::decode(frame.payload).map_err(malformed)?;
+                let matches = digest(whole.bytes) == whole.digest;
+                let start = payload + Whole::HEAD;
+                intake.wholes.push((whole.file, start..start + whole.bytes.len(), matches));
+                Ok(())
+            }
+        }
+    }
+
+    fn drained(
+        &self,
+        session: &Session<Self>,
+        intake: &mut Intake,
+        buffer: &[u8],
+        parsed: usize,
+    ) -> Result<(usize, usize), Violation> {
+        self.take_wholes(session, std::mem::take(&mut intake.wholes), buffer)?;
+        let Some(pending) = intake.assembler.pending() else { return Ok((parsed, usize::MAX)) };
+        // Up to the end of the block and little more, so that little is moved afterwards.
+        let keep_from = std::mem::take(&mut intake.block_at);
+        let rest = (BLOCK - pending) as usize;
+        Ok((keep_from, rest + 40 * (HEAD_LEN + Data::HEAD) + HEAD_LEN + BlockDigest::LEN))
+    }
+
+    fn check(&self, intake: &Intake, flag: Flag) -> Result<(), Violation> {
+        intake.assembler.check_idle(flag)
+    }
+
+    fn act(&self, session: &Session<Self>) {
+        loop {
+            let (actions, events) = {
+                let mut m = session.machine();
+                let actions: Vec<_> =
+                    std::iter::from_fn(|| m.poll_action()).take(ACTIONS_AT_ONCE).collect();
+                (actions, std::iter::from_fn(|| m.poll_event()).collect::<Vec<_>>())
+            };
+            events.into_iter().for_each(|event| self.tell(session, event));
+            if actions.is_empty() {
+                return;
+            }
+            actions.into_iter().for_each(|action| self.carry_out(session, action));
+            session.notify();
+        }
+    }
+
+    fn write_content(&self, _: &Session<Self>, _: ConnId, _: &mut dyn Write) -> io::Result<bool> {
+        Ok(false)
+    }
+}
+
+impl ReceiveRole {
+    /// A block is complete: writes it if somebody needs it.
+    pub(super) fn take_block(
+        &self,
+        session: &Session<Self>,
+        end: BlockDigest,
+        base: &[u8],
+        pieces: &[Range<usize>],
+        matches: bool,
+    ) -> Result<(), Violation> {
+        let Block { file, offset, len } = end.block;
+        if !matches {
+            return session.machine().handle_mismatch(file, offset, len);
+        }
+        let placement = session.machine().place(file, offset, len)?;
+        if let Placement::Write { handle, .. } = placement {
+            let done = self.store.write(&handle, offset, base, pieces, end.digest);
+            drop(handle);
+            Counters::add(&session.counters.moved_bytes, len.into());
+            session.machine().handle_written(file, offset, len, done);
+        }
+        Ok(())
+    }
+
+    /// Small files are complete: writes and publishes those that somebody needs.
+    fn take_wholes(
+        &self,
+        session: &Session<Self>,
+        wholes: Vec<(FileId, Range<usize>, bool)>,
+        buffer: &[u8],
+    ) -> Result<(), Violation> {
+        if wholes.is_empty() {
+            return Ok(());
+        }
+        let mut placed = Vec::with_capacity(wholes.len());
+        {
+            let mut machine = session.machine();
+            for (file, place, matches) in wholes {
+                if !matches {
+                    machine.handle_mismatch(file, 0, place.len() as u32)?;
+                } else if let Placement::Publish { handle, meta } =
+                    machine.place_whole(file, place.len())?
+                {
+                    placed.push((file, place, handle, meta));
+                }
+            }
+        }
+        let done: Vec<_> = placed
+            .into_iter()
+            .map(|(file, place, handle, meta)| {
+                Counters::add(&session.counters.moved_bytes, place.len() as u64);
+                (file, self.store.write_whole(&handle, &buffer[place], meta))
+            })
+            .collect();
+        let mut machine = session.machine();
+        done.into_iter().for_each(|(file, done)| machine.handle_published(file, done));
+        Ok(())
+    }
+
+    /// A small file in this process's memory: writes and publishes it if somebody needs it.
+    pub(super) fn take_local_whole(
+        &self,
+        session: &Session<Self>,
+        file: FileId,
+        content: &[u8],
+    ) -> Result<(), Violation> {
+        self.take_wholes(session, vec![(file, 0..content.len(), true)], content)
+    }
+
+    /// A block in this process's memory.
+    pub(super) fn take_local_block(
+        &self,
+        session: &Session<Self>,
+        block: Block,
+        content: &[u8],
+        digest: Digest,
+    ) -> Result<(), Violation> {
+        let end = BlockDigest { block, digest };
+        self.take_block(session, end, content, &[0..content.len()], true)
+    }
+
+    fn carry_out(&self, session: &Session<Self>, action: Action<Arc<DestDir>, Arc<DestFile>>) {
+        let store = &self.store;
+        match action {
+            Action::MakeDir { dir, parent, name, path, mode } => {
+                let made = store.make_dir(&parent, &name, path, mode);
+                session.machine().handle_dir_made(dir, made);
+            }
+            Action::Inspect { file, parent, name, version } => {
+                let found = store.inspect(&parent, name, version);
+                session.machine().handle_inspected(file, found);
+            }
+            Action::Link { file, parent, name, target, mtime } => {
+                let done = store.link(&parent, &name, &target, mtime);
+                session.machine().handle_linked(file, done);
+            }
+            Action::Hash { file, handle } => self.workers.run(session, move |session| {
+                let hashes = session.role.store.hash(&handle);
+                session.machine().handle_hashed(file, hashes);
+                session.role.worked(session);
+            }),
+            Action::Recover { file, handle, .. } => {
+                let kept = store.recover(&handle);
+                session.machine().handle_recovered(file, kept);
+            }
+            Action::Rehash { file, handle, kept, size } => {
+                self.workers.run(session, move |session| {
+                    session.role.rehash(session, file, handle, &kept, size);
+                });
+            }
+            Action::Publish { file, handle, meta } => {
+                let done = store.publish(&handle, meta);
+                session.machine().handle_published(file, done);
+            }
+            Action::SetMeta { file, handle, meta } => {
+                let done = store.set_meta(&handle, meta);
+                session.machine().handle_meta_set(file, done);
+            }
+            Action::FinishDir { dir, handle, meta } => {
+                let done = store.finish_dir(&handle, meta);
+                session.machine().handle_dir_finished(dir, done);
+            }
+            Action::Discard { handle } => store.discard(&handle),
+            Action::Finish { meta } => self.finish(session, meta),
+        }
+    }
+
+    fn rehash(
+        &self,
+        session: &Session<Self>,
+        file: FileId,
+        handle: Arc<DestFile>,
+        kept: &[(u32, Digest)],
+        size: u64,
+    ) {
+        let bad = self.store.rehash(&handle, kept, size);
+        // Publishing needs the only handle on the temporary file.
+        drop(handle);
+        let kept_bytes: u64 = kept
+            .iter()
+            .filter(|(n, _)| !bad.contains(n))
+            .map(|(n, _)| BLOCK.min(size - u64::from(*n) * BLOCK))
+            .sum();
+        Counters::add(&session.counters.kept_bytes, kept_bytes);
+        session.machine().handle_rehashed(file, kept, &bad);
+        self.worked(session);
+    }
+
+    fn finish(&self, session: &Session<Self>, meta: Option<FileMeta>) {
+        if let Err(WireError { text, .. }) = self.store.finish(meta) {
+            tracing::warn!("failed to finish the destination directory: {text}");
+        }
+        session.machine().handle_finished(session.now());
+    }
+
+    /// A worker or the local plane has fed the machine: do what follows from it.
+    pub(super) fn worked(&self, session: &Session<Self>) {
+        self.act(session);
+        session.notify();
+    }
+
+    fn tell(&self, session: &Session<Self>, event: ReceiveEvent) {
+        match event {
+            ReceiveEvent::Problem(problem) => self.report.problem(problem),
+            ReceiveEvent::Finished { path, kind, size, outcome } => {
+                Counters::add(&session.counters.done_entries, 1);
+                if !matches!(outcome, Outcome::Failed(_)) {
+                    Counters::add(&session.counters.done_bytes, size);
+                }
+                let path = path.as_bytes().to_vec();
+                self.report.entry(EntryReport { path, kind, size, outcome });
+            }
+        }
+    }
+}

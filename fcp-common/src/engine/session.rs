@@ -1,0 +1,621 @@
+//! One end of a session: its connections' threads around its machine.
+
+use std::collections::HashMap;
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use fcp_proto::coding::{Wire, decode_exact};
+use fcp_proto::frame::{self, Frame};
+use fcp_proto::limits::MAX_MESSAGE;
+use fcp_proto::packet::{Sequenced, WireError};
+use fcp_proto::{ConnId, ErrorCode, Flag, Violation};
+
+use super::conn::{Duplex, FrameReader};
+use super::report::Counters;
+
+/// Longest silence of ours on a connection; far below the peer's 60 s.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+/// How long a writer sleeps at most while it has something to watch for.
+const TICK: Duration = Duration::from_millis(500);
+/// Message bytes that go out in one write.
+const MESSAGES_AT_ONCE: usize = 64 << 10;
+/// Connections lost to damaged frames before the path itself is blamed.
+const MAX_DAMAGED: usize = 3;
+/// How long the peer may take to hang up after CLOSE.
+const LINGER: Duration = Duration::from_secs(5);
+/// Stacks hold no buffers, and there may be hundreds of threads.
+const STACK: usize = 256 << 10;
+
+/// Why a session ended without its CLOSE. What was received is kept for the next run.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// Every connection is gone.
+    #[error("the connection was lost: {0}")]
+    Lost(String),
+    /// The peer broke the protocol.
+    #[error(transparent)]
+    Violation(#[from] Violation),
+    /// The peer ended the session and said why.
+    #[error("the peer ended the session: {}", fcp_proto::escape(.0.text.as_bytes()))]
+    Peer(WireError),
+    /// The user or the operator ended the session.
+    #[error("cancelled")]
+    Cancelled,
+    /// This end cannot go on.
+    #[error("{0}")]
+    Local(String),
+}
+
+impl SessionError {
+    fn to_wire(&self) -> WireError {
+        let code = match self {
+            SessionError::Lost(_) | SessionError::Local(_) => ErrorCode::INTERNAL,
+            SessionError::Violation(_) => ErrorCode::PROTOCOL,
+            SessionError::Peer(error) => error.code,
+            SessionError::Cancelled => ErrorCode::CANCELLED,
+        };
+        WireError::new(code, self.to_string())
+    }
+}
+
+/// How a session ended.
+pub type Ended<T> = Result<T, SessionError>;
+
+/// What the threads need of a machine.
+pub(super) trait Machine: Send {
+    fn handle_conn_opened(&mut self, conn: ConnId);
+    fn handle_conn_lost(&mut self, conn: ConnId);
+    fn handle_message(&mut self, m: Sequenced, len: usize, now: Duration) -> Result<(), Violation>;
+    fn handle_ack(&mut self, next: u32, now: Duration) -> Result<(), Violation>;
+    fn handle_timeout(&mut self, now: Duration);
+    fn poll_transmit(&mut self, conn: ConnId, now: Duration, budget: usize, out: &mut Vec<u8>);
+    fn poll_timeout(&self, now: Duration) -> Option<Duration>;
+    fn has_transmit(&self, conn: ConnId, now: Duration) -> bool;
+    fn connections(&self) -> usize;
+    /// Whether the session is over for this end.
+    fn is_over(&self) -> bool;
+}
+
+/// What sender and receiver do differently.
+pub(super) trait Role: Send + Sync + Sized + 'static {
+    type Machine: Machine;
+    /// What a connection's reader keeps between reads.
+    type Intake: Default + Send;
+    /// Whether this end closes the connections once the session is over; the other one waits.
+    const HANGS_UP: bool;
+
+    /// Takes a DATA, BLOCK or WHOLE frame that begins `at` bytes into the reader's buffer.
+    fn content(
+        &self,
+        session: &Session<Self>,
+        intake: &mut Self::Intake,
+        frame: Frame<'_>,
+        at: usize,
+        buffer: &[u8],
+    ) -> Result<(), Violation>;
+
+    /// All complete frames of `buffer` were seen; answers how much of it is still needed, as the
+    /// place where that begins, and how much to read next at most.
+    fn drained(
+        &self,
+        session: &Session<Self>,
+        intake: &mut Self::Intake,
+        buffer: &[u8],
+        parsed: usize,
+    ) -> Result<(usize, usize), Violation>;
+
+    /// Fails when `flag` may not stand where it does.
+    fn check(&self, intake: &Self::Intake, flag: Flag) -> Result<(), Violation>;
+
+    /// Does what the machine has decided.
+    fn act(&self, session: &Session<Self>);
+
+    /// Writes content that should go over `conn`; answers whether there was any.
+    fn write_content(
+        &self,
+        session: &Session<Self>,
+        conn: ConnId,
+        writer: &mut dyn Write,
+    ) -> io::Result<bool>;
+}
+
+/// One end of a session.
+pub(super) struct Session<R: Role> {
+    pub(super) role: R,
+    pub(super) counters: Arc<Counters>,
+    machine: Mutex<R::Machine>,
+    /// Writers and the walker wait here.
+    changed: Condvar,
+    waiting: AtomicUsize,
+    started: Instant,
+    over: AtomicBool,
+    failure: Mutex<Option<SessionError>>,
+    damaged: AtomicUsize,
+    closers: Mutex<HashMap<ConnId, Box<dyn Fn() + Send + Sync>>>,
+    control: mpsc::Sender<Control>,
+    max_frame: usize,
+    myself: Weak<Session<R>>,
+}
+
+enum Control {
+    Conn(Box<Duplex>),
+    Over,
+    Cancel,
+}
+
+/// Hands further connections to a running session.
+#[derive(Clone)]
+pub struct Connections(mpsc::Sender<Control>);
+
+/// Ends a running session from outside.
+#[derive(Clone)]
+pub struct Cancel(mpsc::Sender<Control>);
+
+/// The session's side of [`Connections`] and [`Cancel`].
+pub struct Inlet {
+    sender: mpsc::Sender<Control>,
+    receiver: mpsc::Receiver<Control>,
+}
+
+impl Inlet {
+    /// An inlet for one session.
+    pub fn new() -> Inlet {
+        let (sender, receiver) = mpsc::channel();
+        Inlet { sender, receiver }
+    }
+
+    /// To add connections.
+    pub fn connections(&self) -> Connections {
+        Connections(self.sender.clone())
+    }
+
+    /// To end the session.
+    pub fn cancel(&self) -> Cancel {
+        Cancel(self.sender.clone())
+    }
+}
+
+impl Default for Inlet {
+    fn default() -> Inlet {
+        Inlet::new()
+    }
+}
+
+impl Connections {
+    /// Adds a connection; dropped when the session is over.
+    pub fn add(&self, duplex: Duplex) {
+        // A session that is over has dropped its end, and the connection goes with the error.
+        let _ = self.0.send(Control::Conn(Box::new(duplex)));
+    }
+}
+
+impl Cancel {
+    /// Ends the session; what was received is kept for the next run.
+    pub fn cancel(&self) {
+        let _ = self.0.send(Control::Cancel);
+    }
+}
+
+impl<R: Role> Session<R> {
+    pub(super) fn new(
+        role: R,
+        machine: R::Machine,
+        counters: Arc<Counters>,
+        max_frame: u16,
+        inlet: &Inlet,
+    ) -> Arc<Session<R>> {
+        Arc::new_cyclic(|myself| Session {
+            role,
+            counters,
+            machine: Mutex::new(machine),
+            changed: Condvar::new(),
+            waiting: AtomicUsize::new(0),
+            started: Instant::now(),
+            over: AtomicBool::new(false),
+            failure: Mutex::new(None),
+            damaged: AtomicUsize::new(0),
+            closers: Mutex::default(),
+            control: inlet.sender.clone(),
+            max_frame: max_frame.into(),
+            myself: myself.clone(),
+        })
+    }
+
+    /// Time since the session began.
+    pub(super) fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    pub(super) fn machine(&self) -> MutexGuard<'_, R::Machine> {
+        // A machine that panicked has ended the session; its state is not used for decisions.
+        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
+    }
+
+    /// Wakes whoever waits for the machine to have something.
+    pub(super) fn notify(&self) {
+        if self.waiting.load(Ordering::Acquire) > 0 {
+            self.changed.notify_all();
+        }
+    }
+
+    /// Waits until something changed, at most `limit`.
+    pub(super) fn wait<'a>(
+        &self,
+        machine: MutexGuard<'a, R::Machine>,
+        limit: Duration,
+    ) -> MutexGuard<'a, R::Machine> {
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+        let woken = self.changed.wait_timeout(machine, limit);
+        self.waiting.fetch_sub(1, Ordering::AcqRel);
+        woken.unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// Ends the session with an error; the first one counts.
+    pub(super) fn fail(&self, error: SessionError) {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        self.end();
+    }
+
+    /// Runs until the session is over: `first` and whatever comes in through `inlet`.
+    pub(super) fn run(self: &Arc<Self>, first: Vec<Duplex>, inlet: Inlet) -> Ended<()> {
+        let mut threads = Vec::new();
+        let mut next = 0;
+        for duplex in first {
+            self.open(&mut next, duplex, &mut threads);
+        }
+        let mut deadline = None;
+        loop {
+            match inlet.receiver.recv_timeout(Duration::from_secs(1)) {
+                Ok(Control::Conn(duplex)) => self.open(&mut next, *duplex, &mut threads),
+                Ok(Control::Cancel) => self.fail(SessionError::Cancelled),
+                Ok(Control::Over) => {}
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    threads.retain(|t: &std::thread::JoinHandle<()>| !t.is_finished());
+                }
+                Err(mpsc::RecvTimeoutError::Disconnected) => {}
+            }
+            if self.is_over() {
+                let until = *deadline.get_or_insert_with(|| Instant::now() + LINGER);
+                if R::HANGS_UP || threads.iter().all(|t| t.is_finished()) || Instant::now() >= until
+                {
+                    break;
+                }
+                // The writers flush what is queued; then the peer hangs up.
+                self.await_threads(&threads, until);
+                break;
+            }
+        }
+        self.close_all();
+        for thread in threads {
+            // A thread that panicked has been reported by its guard.
+            let _ = thread.join();
+        }
+        match self.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    fn await_threads(&self, threads: &[std::thread::JoinHandle<()>], until: Instant) {
+        let mut pause = Duration::from_micros(50);
+        while Instant::now() < until && !threads.iter().all(|t| t.is_finished()) {
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(10));
+        }
+    }
+
+    fn open(
+        self: &Arc<Self>,
+        next: &mut u32,
+        duplex: Duplex,
+        threads: &mut Vec<std::thread::JoinHandle<()>>,
+    ) {
+        let conn = ConnId(*next);
+        *next += 1;
+        let Duplex { reader, writer, close } = duplex;
+        self.closers.lock().unwrap_or_else(PoisonError::into_inner).insert(conn, close);
+        self.machine().handle_conn_opened(conn);
+        let (a, b) = (Arc::clone(self), Arc::clone(self));
+        let spawned = spawn("fcp-read", move || a.read(conn, reader))
+            .and_then(|read| Ok((read, spawn("fcp-write", move || b.write(conn, writer))?)));
+        match spawned {
+            Ok((read, write)) => threads.extend([read, write]),
+            Err(error) => self.fail(SessionError::Local(format!("cannot start a thread: {error}"))),
+        }
+    }
+
+    fn read(&self, conn: ConnId, reader: Box<dyn io::Read + Send>) {
+        let guard = PanicGuard(self);
+        let lost = match self.read_frames(FrameReader::new(reader)) {
+            Ok(()) => "the peer hung up".to_owned(),
+            Err(ReadError::Violation(Violation::Checksum(bad))) => {
+                if self.damaged.fetch_add(1, Ordering::Relaxed) + 1 >= MAX_DAMAGED {
+                    self.fail(SessionError::Violation(bad.into()));
+                }
+                bad.to_string()
+            }
+            Err(ReadError::Violation(violation)) => {
+                self.fail(violation.into());
+                String::new()
+            }
+            Err(ReadError::Io(error)) => silence_or(&error),
+        };
+        self.lose(conn, &lost);
+        guard.disarm();
+    }
+
+    fn read_frames(&self, mut reader: FrameReader) -> Result<(), ReadError> {
+        let mut intake = R::Intake::default();
+        let mut parts = Vec::new();
+        let (mut parsed, mut limit) = (0, usize::MAX);
+        loop {
+            let n = reader.fill(limit).map_err(ReadError::Io)?;
+            if n == 0 {
+                return Ok(());
+            }
+            Counters::add(&self.counters.wire_in, n as u64);
+            let mut batch = Batch::default();
+            while let Some((frame, used)) = reader.frame_at(parsed)? {
+                self.take_frame(
+                    frame,
+                    parsed,
+                    reader.bytes(),
+                    &mut intake,
+                    &mut parts,
+                    &mut batch,
+                )?;
+                parsed += used;
+            }
+            let (keep_from, next) = self.role.drained(self, &mut intake, reader.bytes(), parsed)?;
+            limit = next;
+            reader.take(keep_from);
+            parsed -= keep_from;
+            self.feed(batch)?;
+            self.role.act(self);
+            self.notify();
+            if self.machine().is_over() {
+                self.end();
+            }
+        }
+    }
+
+    fn take_frame(
+        &self,
+        frame: Frame<'_>,
+        at: usize,
+        buffer: &[u8],
+        intake: &mut R::Intake,
+        parts: &mut Vec<u8>,
+        batch: &mut Batch,
+    ) -> Result<(), Violation> {
+        let flag = frame.flag;
+        if matches!(flag, Flag::DATA | Flag::BLOCK | Flag::WHOLE) {
+            return self.role.content(self, intake, frame, at, buffer);
+        }
+        self.role.check(intake, flag)?;
+        let decode = |error| Violation::Decode { flag, error };
+        match flag {
+            Flag::PART => {
+                parts.extend_from_slice(frame.payload);
+                if parts.len() > MAX_MESSAGE {
+                    return Err(Violation::rule(flag, "makes a message longer than 1 MiB"));
+                }
+            }
+            _ if flag.is_message() && parts.is_empty() => {
+                let m = Sequenced::from_payload(flag, frame.payload)?;
+                batch.messages.push((m, frame.payload.len()));
+            }
+            _ if flag.is_message() => {
+                parts.extend_from_slice(frame.payload);
+                let joined = std::mem::take(parts);
+                if joined.len() > MAX_MESSAGE {
+                    return Err(Violation::rule(flag, "ends a message longer than 1 MiB"));
+                }
+                batch.messages.push((Sequenced::from_payload(flag, &joined)?, joined.len()));
+            }
+            _ if !parts.is_empty() => {
+                return Err(Violation::Unexpected { got: flag, expected: "PART or a message" });
+            }
+            Flag::ACK => {
+                let next = frame
+                    .payload
+                    .try_into()
+                    .map_err(|_| Violation::rule(flag, "is not four bytes long"))?;
+                batch.acks.push(u32::from_be_bytes(next));
+            }
+            Flag::ERROR => {
+                let error = decode_exact::<WireError>(frame.payload).map_err(decode)?;
+                self.fail(SessionError::Peer(error));
+            }
+            _ if flag.is_ignorable() => {}
+            got => {
+                return Err(Violation::Unexpected { got, expected: "a version 2 session frame" });
+            }
+        }
+        Ok(())
+    }
+
+    fn feed(&self, batch: Batch) -> Result<(), Violation> {
+        if batch.messages.is_empty() && batch.acks.is_empty() {
+            return Ok(());
+        }
+        let now = self.now();
+        let mut machine = self.machine();
+        for next in batch.acks {
+            machine.handle_ack(next, now)?;
+        }
+        batch.messages.into_iter().try_for_each(|(m, len)| machine.handle_message(m, len, now))
+    }
+
+    fn write(&self, conn: ConnId, mut writer: Box<dyn Write + Send>) {
+        let guard = PanicGuard(self);
+        if let Err(error) = self.write_frames(conn, &mut *writer) {
+            self.lose(conn, &error.to_string());
+        }
+        guard.disarm();
+    }
+
+    fn write_frames(&self, conn: ConnId, writer: &mut dyn Write) -> io::Result<()> {
+        let mut out = Vec::with_capacity(2 * MESSAGES_AT_ONCE);
+        let mut last_write = Instant::now();
+        loop {
+            out.clear();
+            let go_on = self.next_messages(conn, last_write, &mut out);
+            if !out.is_empty() {
+                self.write_all(writer, &out)?;
+                last_write = Instant::now();
+                if self.machine().is_over() {
+                    self.end();
+                }
+            }
+            if !go_on {
+                return Ok(());
+            }
+            if self.role.write_content(self, conn, writer)? {
+                last_write = Instant::now();
+            }
+        }
+    }
+
+    pub(super) fn write_all(&self, writer: &mut dyn Write, bytes: &[u8]) -> io::Result<()> {
+        Counters::add(&self.counters.wire_out, bytes.len() as u64);
+        writer.write_all(bytes)
+    }
+
+    /// Waits until `conn` has something to write; fills `out` with messages. `false` at the end.
+    fn next_messages(&self, conn: ConnId, last_write: Instant, out: &mut Vec<u8>) -> bool {
+        let mut machine = self.machine();
+        loop {
+            let now = self.now();
+            let over = self.is_over();
+            if over && let Some(error) = self.failure_to_tell() {
+                frame::encode_with(Flag::ERROR, out, |out| error.encode(out));
+                return false;
+            }
+            let gone =
+                !self.closers.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&conn);
+            if gone || (over && R::HANGS_UP) {
+                return false;
+            }
+            if machine.has_transmit(conn, now) {
+                machine.poll_transmit(conn, now, MESSAGES_AT_ONCE, out);
+                drop(machine);
+                self.notify();
+                return true;
+            }
+            if last_write.elapsed() >= KEEPALIVE {
+                frame::encode(Flag::KEEPALIVE, &[], out);
+                return true;
+            }
+            let due = machine.poll_timeout(now).map(|at| at.saturating_sub(now));
+            let limit = due.unwrap_or(KEEPALIVE - last_write.elapsed().min(KEEPALIVE));
+            machine = self.wait(machine, limit.clamp(Duration::from_millis(1), TICK));
+            machine.handle_timeout(self.now());
+        }
+    }
+
+    fn failure_to_tell(&self) -> Option<WireError> {
+        match &*self.failure.lock().unwrap_or_else(PoisonError::into_inner) {
+            // The peer knows its own error, and a lost connection tells nobody.
+            None | Some(SessionError::Peer(_) | SessionError::Lost(_)) => None,
+            Some(error) => Some(error.to_wire()),
+        }
+    }
+
+    fn lose(&self, conn: ConnId, why: &str) {
+        let close = self.closers.lock().unwrap_or_else(PoisonError::into_inner).remove(&conn);
+        let Some(close) = close else { return };
+        close();
+        let left = {
+            let mut machine = self.machine();
+            machine.handle_conn_lost(conn);
+            machine.connections()
+        };
+        if !self.is_over() {
+            tracing::info!("connection {} is gone ({why}), {left} left", conn.0);
+            if left == 0 {
+                self.fail(SessionError::Lost(why.to_owned()));
+            }
+        }
+        self.notify();
+    }
+
+    fn end(&self) {
+        if !self.over.swap(true, Ordering::AcqRel) {
+            let _ = self.control.send(Control::Over);
+        }
+        // Taken once so that nobody is between looking and waiting.
+        drop(self.machine());
+        self.changed.notify_all();
+    }
+
+    fn close_all(&self) {
+        let closers =
+            std::mem::take(&mut *self.closers.lock().unwrap_or_else(PoisonError::into_inner));
+        closers.values().for_each(|close| close());
+        self.changed.notify_all();
+    }
+
+    /// This session, for a thread of its own.
+    pub(super) fn shared(&self) -> Option<Arc<Session<R>>> {
+        self.myself.upgrade()
+    }
+
+    pub(super) fn max_frame(&self) -> usize {
+        self.max_frame
+    }
+}
+
+/// The text for an error of a connection; a timed-out call says so in words.
+fn silence_or(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "the peer is silent".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+#[derive(Default)]
+struct Batch {
+    messages: Vec<(Sequenced, usize)>,
+    acks: Vec<u32>,
+}
+
+enum ReadError {
+    Io(io::Error),
+    Violation(Violation),
+}
+
+impl From<Violation> for ReadError {
+    fn from(violation: Violation) -> Self {
+        ReadError::Violation(violation)
+    }
+}
+
+/// Ends the session when its thread panics, so that nobody waits for it.
+struct PanicGuard<'a, R: Role>(&'a Session<R>);
+
+impl<R: Role> PanicGuard<'_, R> {
+    fn disarm(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl<R: Role> Drop for PanicGuard<'_, R> {
+    fn drop(&mut self) {
+        self.0.fail(SessionError::Local("an error inside fcp (a thread panicked)".to_owned()));
+    }
+}
+
+pub(super) fn spawn(
+    name: &str,
+    run: impl FnOnce() + Send + 'static,
+) -> io::Result<std::thread::JoinHandle<()>> {
+    std::thread::Builder::new().name(name.to_owned()).stack_size(STACK).spawn(run)
+}

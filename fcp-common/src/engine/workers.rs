@@ -1,0 +1,76 @@
+//! Threads for what takes long: hashing. They start at the first job and end with the session.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use super::session::{Role, Session, spawn};
+
+/// Hashing is bound by the disk or by one core each; two keep both busy.
+const THREADS: usize = 2;
+
+type Job<R> = Box<dyn FnOnce(&Session<R>) + Send>;
+
+/// A queue of jobs. Its length is bounded by the entries that may be unfinished.
+pub(super) struct Workers<R: Role> {
+    state: Arc<(Mutex<State<R>>, Condvar)>,
+}
+
+struct State<R: Role> {
+    jobs: VecDeque<Job<R>>,
+    threads: usize,
+    idle: usize,
+}
+
+impl<R: Role> Default for Workers<R> {
+    fn default() -> Self {
+        let state = State { jobs: VecDeque::new(), threads: 0, idle: 0 };
+        Workers { state: Arc::new((Mutex::new(state), Condvar::new())) }
+    }
+}
+
+impl<R: Role> Workers<R> {
+    /// Runs `job` soon, on a worker, or here when no thread can be had.
+    pub(super) fn run(&self, session: &Session<R>, job: impl FnOnce(&Session<R>) + Send + 'static) {
+        let (lock, ready) = &*self.state;
+        let mut state = locked(lock);
+        if state.idle == 0 && state.threads < THREADS {
+            match session.shared().map(|shared| self.start(shared)) {
+                Some(true) => state.threads += 1,
+                _ if state.threads == 0 => {
+                    drop(state);
+                    return job(session);
+                }
+                _ => {}
+            }
+        }
+        state.jobs.push_back(Box::new(job));
+        ready.notify_one();
+    }
+
+    fn start(&self, session: Arc<Session<R>>) -> bool {
+        let state = Arc::clone(&self.state);
+        spawn("fcp-work", move || work(&session, &state)).is_ok()
+    }
+}
+
+fn work<R: Role>(session: &Session<R>, (lock, ready): &(Mutex<State<R>>, Condvar)) {
+    loop {
+        let mut state = locked(lock);
+        while state.jobs.is_empty() && !session.is_over() {
+            state.idle += 1;
+            let woken = ready.wait_timeout(state, std::time::Duration::from_millis(500));
+            state = woken.unwrap_or_else(PoisonError::into_inner).0;
+            state.idle -= 1;
+        }
+        let Some(job) = state.jobs.pop_front() else { return };
+        drop(state);
+        if !session.is_over() {
+            job(session);
+        }
+    }
+}
+
+fn locked<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+    // No job runs while this is held.
+    lock.lock().unwrap_or_else(PoisonError::into_inner)
+}
