@@ -7,12 +7,11 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockAddr, Socket, Type};
+use tempfile::TempDir;
 
 const ROLE: &str = "FCP_PEER_ACTOR";
 const MARK: &str = "actor:";
@@ -30,11 +29,13 @@ pub(super) struct Actor {
     child: Child,
     orders: ChildStdin,
     replies: BufReader<ChildStdout>,
+    _program: TempDir,
 }
 
 impl Actor {
     pub(super) fn with_uid(uid: u32) -> Actor {
-        let mut child = Command::new(program())
+        let program = program();
+        let mut child = Command::new(program.path().join("actor"))
             .args(["--exact", "peer::tests::actor::actor_process", "--nocapture"])
             .env(ROLE, "1")
             .current_dir("/")
@@ -46,7 +47,7 @@ impl Actor {
             .unwrap();
         let orders = child.stdin.take().unwrap();
         let replies = BufReader::new(child.stdout.take().unwrap());
-        Actor { child, orders, replies }
+        Actor { child, orders, replies, _program: program }
     }
 
     /// Gives an order and waits for its reply.
@@ -90,20 +91,13 @@ impl Drop for Actor {
     }
 }
 
-fn program() -> &'static PathBuf {
-    static COPY: OnceLock<PathBuf> = OnceLock::new();
-    COPY.get_or_init(|| {
-        // Several test processes may be at it, so the directory is private to this one; it is left
-        // to the system's cleaning, as a static is never dropped.
-        let dir = std::env::temp_dir().join(format!("fcp-peer-actor-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&dir);
-        std::fs::create_dir(&dir).unwrap();
-        std::fs::set_permissions(&dir, PermissionsExt::from_mode(0o755)).unwrap();
-        let copy = dir.join("actor");
-        std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
-        std::fs::set_permissions(&copy, PermissionsExt::from_mode(0o755)).unwrap();
-        copy
-    })
+fn program() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let copy = dir.path().join("actor");
+    std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
+    std::fs::set_permissions(&copy, PermissionsExt::from_mode(0o755)).unwrap();
+    dir
 }
 
 #[test]
