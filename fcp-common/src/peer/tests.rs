@@ -182,7 +182,12 @@ fn a08_a_time_wait_row_of_the_same_tuple_is_passed_over() {
 #[test]
 fn a09_no_interleaving_of_resets_names_the_wrong_user() {
     each_source("a09", |sources| {
-        let listener = TcpListener::bind(ANY_V4).unwrap();
+        // A short queue, or a slow look-up would only ever meet peers that left long ago.
+        let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+        let listener = listener.unwrap();
+        listener.bind(&any().into()).unwrap();
+        listener.listen(3).unwrap();
+        let listener = TcpListener::from(listener);
         let to = listener.local_addr().unwrap();
         let from = TcpListener::bind(ANY_V4).unwrap().local_addr().unwrap();
         let stop = tempfile::tempdir().unwrap();
