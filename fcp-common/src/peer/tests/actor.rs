@@ -8,6 +8,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -34,6 +35,9 @@ pub(super) struct Actor {
 
 impl Actor {
     pub(super) fn with_uid(uid: u32) -> Actor {
+        // A fork while another test's copy is open for writing makes that copy "text file busy".
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let program = program();
         let mut child = Command::new(program.path().join("actor"))
             .args(["--exact", "peer::tests::actor::actor_process", "--nocapture"])
@@ -45,6 +49,7 @@ impl Actor {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
+        drop(turn);
         let orders = child.stdin.take().unwrap();
         let replies = BufReader::new(child.stdout.take().unwrap());
         Actor { child, orders, replies, _program: program }
