@@ -1,1 +1,3 @@
 //! The fcp server.
+
+pub mod access;

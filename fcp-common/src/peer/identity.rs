@@ -59,9 +59,9 @@ pub fn peer_uid_from(
 /// The uid of the server at the other end of `stream`, a loopback TCP connection that we made.
 ///
 /// As [`peer_uid`], with one more case. Until the server calls `accept` its end has no inode, and
-/// its uid is the listener's (measured on Linux 6.18), 0 (kernels before 2025 [K], and always
-/// for one still in SYN_RECV, as under `TCP_DEFER_ACCEPT`). Then the listener's owner is the
-/// answer. The look-up of the listener stands between the two sightings of our own end too: a
+/// its uid is the listener's (measured on Linux 6.18), or 0 (kernels before 2025, by their source),
+/// or always 0 while it is in SYN_RECV, as under `TCP_DEFER_ACCEPT`. Then the listener's owner is
+/// the answer. The look-up of the listener stands between the two sightings of our own end too: a
 /// listener that closes resets what it has not accepted, so no other can have taken its place.
 ///
 /// # Errors

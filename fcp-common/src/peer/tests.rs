@@ -162,18 +162,18 @@ fn a08_a_time_wait_row_of_the_same_tuple_is_passed_over() {
     let (_listener, _actor, stream) = connected(ATTACKER, ANY_V4, ANY_V4);
     let theirs = their_line(&stream);
     let stale = rewrite(&theirs, &[(3, "06"), (7, "0"), (9, "0")]);
-    let proc = FakeProc::with(|real| format!("{stale}\n{real}"));
+    let proc = FakeProc::with(&stream, |real| format!("{stale}\n{real}"));
     assert_eq!(verdict(&proc.sources(), &stream), Ok(ATTACKER));
-    let proc = FakeProc::with(|real| real.replace(&theirs, &stale));
+    let proc = FakeProc::with(&stream, |_| stale.clone());
     let refused = Err(Unknown::NotEstablished(End::Theirs));
     assert_eq!(verdict(&proc.sources(), &stream), refused, "alone it is not uid 0");
     let twin = rewrite(&theirs, &[(7, "0"), (9, "77")]);
-    let proc = FakeProc::with(|real| format!("{twin}\n{real}"));
+    let proc = FakeProc::with(&stream, |real| format!("{twin}\n{real}"));
     assert_eq!(verdict(&proc.sources(), &stream), Err(Unknown::Ambiguous(End::Theirs)));
     let orphan = rewrite(&theirs, &[(7, "0"), (9, "0")]);
-    let proc = FakeProc::with(|real| real.replace(&theirs, &orphan));
+    let proc = FakeProc::with(&stream, |_| orphan.clone());
     assert_eq!(verdict(&proc.sources(), &stream), Err(Unknown::Orphaned(End::Theirs)));
-    let proc = FakeProc::with(|real| real.replace(&theirs, ""));
+    let proc = FakeProc::with(&stream, |_| String::new());
     assert_eq!(verdict(&proc.sources(), &stream), Err(Unknown::NoSuchSocket(End::Theirs)));
 }
 
@@ -182,7 +182,12 @@ fn a08_a_time_wait_row_of_the_same_tuple_is_passed_over() {
 #[test]
 fn a09_no_interleaving_of_resets_names_the_wrong_user() {
     each_source("a09", |sources| {
-        let listener = TcpListener::bind(ANY_V4).unwrap();
+        // A short queue, or a slow look-up would only ever meet peers that left long ago.
+        let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+        let listener = listener.unwrap();
+        listener.bind(&any().into()).unwrap();
+        listener.listen(3).unwrap();
+        let listener = TcpListener::from(listener);
         let to = listener.local_addr().unwrap();
         let from = TcpListener::bind(ANY_V4).unwrap().local_addr().unwrap();
         let stop = tempfile::tempdir().unwrap();
@@ -257,7 +262,7 @@ fn a12_an_overflow_uid_is_nobody() {
         let (_listener, _actor, stream) = connected(65534, ANY_V4, ANY_V4);
         assert_eq!(verdict(&sources, &stream), Err(Unknown::Unmapped(65534)));
         let (_listener, _actor, stream) = connected(ATTACKER, ANY_V4, ANY_V4);
-        let proc = FakeProc::with(str::to_owned);
+        let proc = FakeProc::with(&stream, str::to_owned);
         std::fs::create_dir_all(proc.0.path().join("sys/kernel")).unwrap();
         std::fs::write(proc.0.path().join("sys/kernel/overflowuid"), "12345\n").unwrap();
         let sources = Sources { netlink: sources.netlink, ..proc.sources() };
@@ -387,7 +392,7 @@ fn a_half_open_server_end_is_the_listeners() {
     let client = TcpStream::connect(server.listen(any())).unwrap();
     let theirs = their_line(&client);
     let half_open = rewrite(&theirs, &[(3, "03"), (7, "0"), (9, "0")]);
-    let proc = FakeProc::with(|real| real.replace(&theirs, &half_open));
+    let proc = FakeProc::with(&client, |_| half_open.clone());
     assert_eq!(server_verdict(&proc.sources(), &client), Ok(ATTACKER));
 }
 
@@ -395,10 +400,16 @@ fn a_half_open_server_end_is_the_listeners() {
 struct FakeProc(tempfile::TempDir);
 
 impl FakeProc {
-    fn with(tamper: impl Fn(&str) -> String) -> FakeProc {
+    /// `tamper` gets the line of the other end of `stream`, and gives what stands in its place.
+    fn with(stream: &TcpStream, tamper: impl Fn(&str) -> String) -> FakeProc {
+        let change = |line: &str| match is_theirs(line, stream) {
+            true => tamper(line) + "\n",
+            false => line.to_owned() + "\n",
+        };
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("net")).unwrap();
-        std::fs::write(dir.path().join("net/tcp"), tamper(&real_table())).unwrap();
+        let table: String = real_table().lines().map(change).collect();
+        std::fs::write(dir.path().join("net/tcp"), table).unwrap();
         FakeProc(dir)
     }
 
@@ -413,14 +424,15 @@ fn real_table() -> String {
 
 /// The line of the other end of `stream` in the real table.
 fn their_line(stream: &TcpStream) -> String {
+    let table = real_table();
+    table.lines().find(|line| is_theirs(line, stream)).unwrap().to_owned()
+}
+
+fn is_theirs(line: &str, stream: &TcpStream) -> bool {
     let port = |addr: SocketAddr| format!(":{:04X}", addr.port());
     let (theirs, ours) = (port(stream.peer_addr().unwrap()), port(stream.local_addr().unwrap()));
-    let table = real_table();
-    let found = table.lines().find(|line| {
-        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-        fields[1].ends_with(&theirs) && fields[2].ends_with(&ours)
-    });
-    found.unwrap().to_owned()
+    let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+    fields[1].ends_with(&theirs) && fields[2].ends_with(&ours)
 }
 
 fn rewrite(line: &str, changes: &[(usize, &str)]) -> String {

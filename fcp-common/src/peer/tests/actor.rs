@@ -7,12 +7,12 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockAddr, Socket, Type};
+use tempfile::TempDir;
 
 const ROLE: &str = "FCP_PEER_ACTOR";
 const MARK: &str = "actor:";
@@ -30,11 +30,16 @@ pub(super) struct Actor {
     child: Child,
     orders: ChildStdin,
     replies: BufReader<ChildStdout>,
+    _program: TempDir,
 }
 
 impl Actor {
     pub(super) fn with_uid(uid: u32) -> Actor {
-        let mut child = Command::new(program())
+        // A fork while another test's copy is open for writing makes that copy "text file busy".
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let program = program();
+        let mut child = Command::new(program.path().join("actor"))
             .args(["--exact", "peer::tests::actor::actor_process", "--nocapture"])
             .env(ROLE, "1")
             .current_dir("/")
@@ -44,9 +49,10 @@ impl Actor {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
+        drop(turn);
         let orders = child.stdin.take().unwrap();
         let replies = BufReader::new(child.stdout.take().unwrap());
-        Actor { child, orders, replies }
+        Actor { child, orders, replies, _program: program }
     }
 
     /// Gives an order and waits for its reply.
@@ -90,20 +96,13 @@ impl Drop for Actor {
     }
 }
 
-fn program() -> &'static PathBuf {
-    static COPY: OnceLock<PathBuf> = OnceLock::new();
-    COPY.get_or_init(|| {
-        // Several test processes may be at it, so the directory is private to this one; it is left
-        // to the system's cleaning, as a static is never dropped.
-        let dir = std::env::temp_dir().join(format!("fcp-peer-actor-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&dir);
-        std::fs::create_dir(&dir).unwrap();
-        std::fs::set_permissions(&dir, PermissionsExt::from_mode(0o755)).unwrap();
-        let copy = dir.join("actor");
-        std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
-        std::fs::set_permissions(&copy, PermissionsExt::from_mode(0o755)).unwrap();
-        copy
-    })
+fn program() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let copy = dir.path().join("actor");
+    std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
+    std::fs::set_permissions(&copy, PermissionsExt::from_mode(0o755)).unwrap();
+    dir
 }
 
 #[test]
