@@ -229,12 +229,14 @@ fn journals_come_and_go_while_others_recover() {
                 for _ in 0..300 {
                     let run = Run::start(&place.root);
                     assert!(!run.journal.is_off());
+                    let file = format!(".fcp-journal/{}", run.names.run().journal_name());
+                    assert!(place.path(&file).exists(), "a live run's journal was removed");
                     drop(run.temp);
                     run.journal.close();
                 }
             });
         }
-        scope.spawn(|| (0..600).for_each(|_| finish(recover(&place.root))));
+        scope.spawn(|| (0..3000).for_each(|_| finish(recover(&place.root))));
     });
     recover(&place.root);
     place.check_no_leftovers();

@@ -147,6 +147,9 @@ fn directories_follow_links_beneath_and_replace_links_that_lead_out() {
         let real = place.root.open_beneath(&rel("a/real")).unwrap().own_stat().unwrap();
         assert_eq!(made.dir.own_stat().unwrap().ino, real.ino);
     }
+    fs::set_permissions(place.path("a/real"), fs::Permissions::from_mode(0o500)).unwrap();
+    let made = publish_dir(&place.root, &place.root, &rel("in"), 0o755).unwrap();
+    assert_eq!((made.restore_mode, made.dir.own_stat().unwrap().mode), (Some(0o500), 0o700));
     symlink("../outside", place.path("out")).unwrap();
     symlink(place.outside(), place.path("absolute")).unwrap();
     symlink("nowhere", place.path("dangling")).unwrap();
