@@ -81,7 +81,7 @@ static PROCESS: LazyLock<Option<Mutex<Plan>>> = LazyLock::new(|| {
     match Plan::parse(&text) {
         Ok(plan) => Some(Mutex::new(plan)),
         Err(why) => {
-            tracing::error!("FCP_FAULT: {why}");
+            eprintln!("FCP_FAULT: {why}");
             std::process::exit(2)
         }
     }

@@ -181,7 +181,14 @@ impl Journal {
             Err(error) if !sys::is(&error, Errno::EXIST) => return Err(error),
             _ => {}
         }
-        let home = open_home(root)?;
+        let created = open_home(root).and_then(|home| Journal::create_in(root, home, run));
+        if created.is_err() {
+            remove_home(root);
+        }
+        created
+    }
+
+    fn create_in(root: &Dir, home: Dir, run: RunId) -> io::Result<Journal> {
         let file = home.create_new(&run.journal_name(), JOURNAL_MODE)?;
         let mut journal = Journal { home, file, len: 0 };
         let started = journal.start(run);
