@@ -9,6 +9,8 @@
 #[cfg(feature = "io")]
 pub mod engine;
 #[cfg(feature = "io")]
+pub mod expand;
+#[cfg(feature = "io")]
 pub mod fs;
 pub mod journal;
 #[cfg(feature = "io")]

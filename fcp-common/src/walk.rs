@@ -5,13 +5,12 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 
 use fcp_proto::packet::{Entry, EntryBody, Problem, RootMeta, WireError};
 use fcp_proto::{DirId, ErrorCode, FileId, Name, RelPath};
 
-use crate::fs::{Dir, DirPool, Kind, LazyDir, Stat, is_reserved};
+use crate::fs::{Dir, DirPool, Kind, LazyDir, Stat, is_reserved, user_path};
 use crate::select::{RuleSet, Verdict};
 
 /// Names that are sorted together; bounds the memory of a directory with millions of them.
@@ -68,7 +67,7 @@ impl SourceRoot {
     /// anything else the named thing itself, symbolic links not followed.
     pub fn open(operand: &[u8], pool: &Arc<DirPool>) -> io::Result<SourceRoot> {
         let (parent, name) = split_operand(operand);
-        let dir = Arc::new(Dir::open_user(as_path(parent))?);
+        let dir = Arc::new(Dir::open_user(user_path(parent))?);
         let display: Arc<[u8]> = match parent {
             b"." if !operand.starts_with(b"./") => Arc::from(&b""[..]),
             p if p.ends_with(b"/") => p.into(),
@@ -387,11 +386,6 @@ fn split_operand(operand: &[u8]) -> (&[u8], Option<Name>) {
 
 fn display_path(prefix: &[u8], path: &RelPath) -> Vec<u8> {
     [prefix, path.as_bytes()].concat()
-}
-
-fn as_path(bytes: &[u8]) -> &Path {
-    use std::os::unix::ffi::OsStrExt;
-    Path::new(std::ffi::OsStr::from_bytes(bytes))
 }
 
 /// procfs, sysfs and their like: files there say that they are empty and are not.

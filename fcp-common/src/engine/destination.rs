@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use fcp_proto::Name;
 
-use super::store::user_path;
-use crate::fs::{Dir, Kind};
+use crate::fs::{Dir, Kind, user_path};
 use crate::transfer::RootRule;
 
 /// A resolved destination.
@@ -101,7 +100,7 @@ fn open_parent(path: &[u8], options: DestinationOptions) -> io::Result<Dir> {
             let (parent, name) = split(path).ok_or(error)?;
             let parent = open_parent(parent, options)?;
             match parent.mkdir(&name, 0o777) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
                 _ => parent.open_child_nofollow(&name),
             }
         }

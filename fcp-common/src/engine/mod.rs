@@ -23,4 +23,4 @@ pub use local::copy;
 pub use receive::{ReceiveOptions, receive};
 pub use report::{Counters, EntryReport, NoReport, Report};
 pub use send::{SendOptions, send};
-pub use session::{Cancel, Connections, Ended, Inlet, SessionError};
+pub use session::{Cancel, Connections, Ended, Inlet, RequestBy, SessionError};

@@ -16,7 +16,7 @@ use fcp_proto::{ConnId, Digest, FileId, Flag, Violation};
 use super::conn::Duplex;
 use super::destination::Destination;
 use super::report::{Counters, EntryReport, Report};
-use super::session::{Ended, Inlet, Machine, Role, Session};
+use super::session::{Ended, Inlet, Machine, RequestBy, Role, Session};
 use super::store::{DestDir, DestFile, Store};
 use super::workers::Workers;
 use crate::transfer::{
@@ -30,8 +30,8 @@ const ACTIONS_AT_ONCE: usize = 64;
 pub struct ReceiveOptions {
     /// What was agreed with the peer.
     pub agreed: Agreed,
-    /// The client's REQUEST, when this end is the client.
-    pub request: Option<Message>,
+    /// The client's REQUEST, which this end sends if it is the client and has read if not.
+    pub request: RequestBy,
     /// Where it goes.
     pub destination: Destination,
     /// How it is received; `root` and `recover` are filled in from the destination.
@@ -65,8 +65,10 @@ pub(super) fn start(options: ReceiveOptions, inlet: &Inlet) -> Arc<Session<Recei
     config.recover = store.has_dead_runs();
     let max_frame = agreed.max_frame;
     let mut machine = Receiver::new(agreed, config, store.root());
-    if let Some(request) = request {
-        machine.send(&request, Duration::ZERO);
+    match request {
+        RequestBy::Us(request) => machine.send(&Message::Request(request), Duration::ZERO),
+        RequestBy::Peer => machine.handle_request_taken(Duration::ZERO),
+        RequestBy::Nobody => {}
     }
     let role = ReceiveRole { store, report, workers: Workers::default() };
     Session::new(role, machine, counters, max_frame, inlet)
@@ -288,7 +290,7 @@ impl ReceiveRole {
         digest: Digest,
     ) -> Result<(), Violation> {
         let end = BlockDigest { block, digest };
-        self.take_block(session, end, content, &[0..content.len()], true)
+        self.take_block(session, end, content, std::slice::from_ref(&(0..content.len())), true)
     }
 
     fn carry_out(&self, session: &Session<Self>, action: Action<Arc<DestDir>, Arc<DestFile>>) {

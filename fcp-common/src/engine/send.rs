@@ -18,7 +18,7 @@ use fcp_proto::{ConnId, DirId, ErrorCode, FileId, Flag, SourceVersion, Violation
 use super::conn::Duplex;
 use super::local::LocalPlane;
 use super::report::{Counters, EntryReport, Report};
-use super::session::{Ended, Inlet, Machine, Role, Session, SessionError, spawn};
+use super::session::{Ended, Inlet, Machine, RequestBy, Role, Session, SessionError, spawn};
 use super::workers::Workers;
 use crate::fs::{File, Stat};
 use crate::transfer::{Event, Sender, Work, digest};
@@ -37,8 +37,8 @@ const WALKER_TICK: Duration = Duration::from_millis(500);
 pub struct SendOptions {
     /// What was agreed with the peer.
     pub agreed: Agreed,
-    /// The client's REQUEST, when this end is the client.
-    pub request: Option<Message>,
+    /// The client's REQUEST, which this end sends if it is the client and has read if not.
+    pub request: RequestBy,
     /// Where content comes from.
     pub roots: Vec<SourceRoot>,
     /// How to walk it.
@@ -70,8 +70,10 @@ pub(super) fn start(
     let SendOptions { agreed, request, roots, walk, problems, report, counters } = options;
     let max_frame = agreed.max_frame;
     let mut machine = Sender::new(agreed);
-    if let Some(request) = request {
-        machine.send(&request, Duration::ZERO);
+    match request {
+        RequestBy::Us(request) => machine.send(&Message::Request(request), Duration::ZERO),
+        RequestBy::Peer => machine.handle_request_taken(Duration::ZERO),
+        RequestBy::Nobody => {}
     }
     let role = SendRole { report, plane, open: Mutex::default(), workers: Workers::default() };
     let session = Session::new(role, machine, counters, max_frame, inlet);

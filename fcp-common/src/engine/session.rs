@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use fcp_proto::coding::{Wire, decode_exact};
 use fcp_proto::frame::{self, Frame};
 use fcp_proto::limits::MAX_MESSAGE;
-use fcp_proto::packet::{Sequenced, WireError};
+use fcp_proto::packet::{Request, Sequenced, WireError};
 use fcp_proto::{ConnId, ErrorCode, Flag, Violation};
 
 use super::conn::{Duplex, FrameReader};
@@ -63,6 +63,17 @@ impl SessionError {
 
 /// How a session ended.
 pub type Ended<T> = Result<T, SessionError>;
+
+/// Whose the session's REQUEST is.
+#[derive(Clone, Debug)]
+pub enum RequestBy {
+    /// This end is the client and sends it.
+    Us(Request),
+    /// This end is the server and has read it.
+    Peer,
+    /// Both ends are in this process.
+    Nobody,
+}
 
 /// What the threads need of a machine.
 pub(super) trait Machine: Send {

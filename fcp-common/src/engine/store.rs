@@ -2,7 +2,6 @@
 
 use std::io::{self, IoSlice};
 use std::ops::Range;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -505,12 +504,6 @@ pub(super) fn hash_blocks(file: &File, size: u64) -> io::Result<Vec<[u8; 32]>> {
         offset += len as u64;
     }
     Ok(hashes)
-}
-
-/// A path typed by a user.
-pub(super) fn user_path(bytes: &[u8]) -> &Path {
-    use std::os::unix::ffi::OsStrExt;
-    Path::new(std::ffi::OsStr::from_bytes(bytes))
 }
 
 /// Our own names never come from a peer (case P06).

@@ -204,6 +204,12 @@ impl AsFd for Dir {
     }
 }
 
+/// A path that a user typed, as bytes: for the few calls that take one.
+pub fn user_path(bytes: &[u8]) -> &Path {
+    use std::os::unix::ffi::OsStrExt;
+    Path::new(std::ffi::OsStr::from_bytes(bytes))
+}
+
 /// One name in a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DirEntry {

@@ -16,7 +16,7 @@ pub mod sys;
 pub mod temp;
 
 pub use crate::journal::names::RunId;
-pub use dir::{Dir, DirEntry, Entries};
+pub use dir::{Dir, DirEntry, Entries, user_path};
 pub use file::File;
 pub use lazy::{DirPool, LazyDir};
 pub use publish::{

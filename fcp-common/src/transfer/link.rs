@@ -133,6 +133,12 @@ impl Link {
         self.out.patience = Some(patience * 2);
     }
 
+    /// The caller has read the peer's first message, REQUEST, itself: the next one is number 1.
+    pub fn handle_request_taken(&mut self, now: Duration) {
+        self.inbox.next = 1;
+        self.inbox.ack_due = Some(now + ACK_DELAY);
+    }
+
     /// Queues a message.
     pub fn send(&mut self, message: &Message, now: Duration) {
         self.out.push(message, now);

@@ -203,6 +203,11 @@ impl<S: Clone> Sender<S> {
         }
     }
 
+    /// The caller, a server, has read the client's REQUEST itself: the next message is number 1.
+    pub fn handle_request_taken(&mut self, now: Duration) {
+        self.link.handle_request_taken(now);
+    }
+
     /// A numbered message of `len` bytes arrived.
     pub fn handle_message(
         &mut self,

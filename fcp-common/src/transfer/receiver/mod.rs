@@ -32,7 +32,7 @@ use super::link::Link;
 use tree::Dir;
 pub use tree::MadeDir;
 use types::File;
-pub use types::{Action, Config, Existing, FileMeta, Placement, ReceiveEvent, RootRule};
+pub use types::{Action, Admits, Config, Existing, FileMeta, Placement, ReceiveEvent, RootRule};
 
 /// Results, wants or acknowledgements in one message; keeps it below a frame.
 const AT_ONCE: usize = 1000;
@@ -90,6 +90,11 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
     /// A connection is gone.
     pub fn handle_conn_lost(&mut self, conn: ConnId) {
         self.link.handle_conn_lost(conn);
+    }
+
+    /// The caller, a server, has read the client's REQUEST itself: the next message is number 1.
+    pub fn handle_request_taken(&mut self, now: Duration) {
+        self.link.handle_request_taken(now);
     }
 
     /// A numbered message of `len` bytes arrived.

@@ -26,8 +26,11 @@ pub struct Config {
     /// Queue a [`ReceiveEvent::Finished`] for each entry.
     pub report: bool,
     /// Whether the sender may announce this path; the second argument says that it is a directory.
-    pub admits: Option<Box<dyn Fn(&RelPath, bool) -> bool + Send>>,
+    pub admits: Option<Admits>,
 }
+
+/// Whether a path may be announced; the second argument says that it is a directory.
+pub type Admits = Box<dyn Fn(&RelPath, bool) -> bool + Send>;
 
 /// What happens to names directly below the root.
 #[derive(Clone, Debug, PartialEq, Eq)]
