@@ -1,1 +1,3 @@
-//! Benchmarks of fcp.
+//! Benchmarks of fcp: what the drivers in `src/bin` share.
+
+pub mod machine;
