@@ -93,6 +93,7 @@ impl Results {
         let size = if small { "small (smoke test: no figures to quote)" } else { "full" };
         text += &format!(
             "- rounds: {rounds} after one warm-up, tools interleaved, order rotated each round\n\
+             - before each run as much memory as the copy needs is written and freed\n\
              - size: {size}\n- source and destination: tmpfs unless --dir said otherwise\n\
              - CPU s: both ends, user and system; peak MiB: the largest process, sampled\n\n## Workloads\n"
         );

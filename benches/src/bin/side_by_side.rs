@@ -1,7 +1,7 @@
 //! fcp beside its peers on the published workloads, in one interleaved run.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -10,7 +10,7 @@ use fcp_benches::measure::Sample;
 use fcp_benches::peers::{Peers, Tool};
 use fcp_benches::report::{Results, Row};
 use fcp_benches::verify::{Depth, rsync_agrees, same_tree};
-use fcp_benches::workload::Workload;
+use fcp_benches::workload::{Source, Workload};
 
 /// Times fcp, rsync, tar through nc and cp on the same trees, checks every copy, writes the figures.
 #[derive(Debug, Parser)]
@@ -56,10 +56,12 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> io::Result<bool> {
     let mut results = Results::default();
     let tools = available(args, &mut results.notices);
-    let copies = args.dir.join("copies");
+    // The daemons have a working directory and a root of their own.
+    let dir = std::path::absolute(&args.dir)?;
+    let copies = dir.join("copies");
     let _ = fs::remove_dir_all(&copies);
     fs::create_dir_all(&copies)?;
-    let peers = Peers::start(&tools, &args.dir, &copies, &args.bin_dir, &args.fcp_args)?;
+    let peers = Peers::start(&tools, &dir, &copies, &args.bin_dir, &args.fcp_args)?;
     let left_out = results.notices.len();
     for workload in Workload::ALL {
         if args.only.is_empty() || args.only.contains(&workload) {
@@ -111,7 +113,7 @@ fn compare_tools(
     for round in 0..=rounds {
         let mut failed = Vec::new();
         for &tool in &tools {
-            let turn = Turn { peers, tool, workload, source: &source.path };
+            let turn = Turn { peers, tool, workload, source: &source };
             match turn.run(round == 0, round == rounds) {
                 Ok(sample) if round > 0 => results.rows.push(Row { workload, tool, round, sample }),
                 Ok(_) => {}
@@ -140,30 +142,39 @@ struct Turn<'a> {
     peers: &'a Peers,
     tool: Tool,
     workload: Workload,
-    source: &'a Path,
+    source: &'a Source,
 }
 
 impl Turn<'_> {
     /// Prepares the destination, runs, checks the copy and clears it away.
     fn run(&self, first: bool, last: bool) -> io::Result<Sample> {
-        let copy = self.peers.copy_of(self.tool);
+        let (copy, source) = (self.peers.copy_of(self.tool), &self.source.path);
         if first || !self.workload.is_no_op() {
             empty(&copy)?;
+            warm_pages(&copy.with_extension("ballast"), self.source.bytes)?;
         }
         if first && self.workload.is_no_op() {
-            self.peers.run(self.tool, self.source, Workload::W2)?;
+            self.peers.run(self.tool, source, Workload::W2)?;
         }
-        let sample = self.peers.run(self.tool, self.source, self.workload)?;
+        let sample = self.peers.run(self.tool, source, self.workload)?;
         let depth = if first { Depth::Contents } else { Depth::Metadata };
-        same_tree(self.source, &copy, depth)?;
+        same_tree(source, &copy, depth)?;
         if last {
-            rsync_agrees(self.source, &copy)?;
+            rsync_agrees(source, &copy)?;
         }
         if !self.workload.is_no_op() {
             empty(&copy)?;
         }
         Ok(sample)
     }
+}
+
+/// Touches as much memory as a copy will need and frees it again: a virtual machine gives free pages
+/// back to its host, and whoever is the first to want them pays, by turns and by a factor of two.
+fn warm_pages(ballast: &Path, bytes: u64) -> io::Result<()> {
+    let mut file = File::create(ballast)?;
+    io::copy(&mut io::repeat(1).take(bytes), &mut file)?;
+    fs::remove_file(ballast)
 }
 
 /// Makes the folder anew.
