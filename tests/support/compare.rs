@@ -15,8 +15,10 @@ const MAX_LINES: usize = 40;
 pub struct Compare {
     /// Permission bits of files and directories.
     pub modes: bool,
-    /// Mtimes of files and directories.
+    /// Mtimes of files.
     pub mtimes: bool,
+    /// Mtimes of directories.
+    pub dir_mtimes: bool,
     /// Mtimes of symlinks.
     pub link_mtimes: bool,
     /// Nanoseconds by which mtimes may differ: version 1 carries them as f64.
@@ -25,11 +27,19 @@ pub struct Compare {
 
 impl Compare {
     /// Everything counts, to the nanosecond.
-    pub const EXACT: Self = Self { modes: true, mtimes: true, link_mtimes: true, mtime_slack: 0 };
-    /// What version 1 of the protocol keeps: modes of all, mtimes of files, to a microsecond.
-    /// Directory mtimes it does not carry, so [`Compare::differences`] is asked without mtimes.
+    pub const EXACT: Self =
+        Self { modes: true, mtimes: true, dir_mtimes: true, link_mtimes: true, mtime_slack: 0 };
+    /// What version 1 of the protocol carries: modes, and file mtimes to a microsecond.
+    pub const VERSION_1: Self = Self {
+        modes: true,
+        mtimes: true,
+        dir_mtimes: false,
+        link_mtimes: false,
+        mtime_slack: 1_000,
+    };
+    /// Nothing more than what always counts.
     pub const CONTENTS: Self =
-        Self { modes: false, mtimes: false, link_mtimes: false, mtime_slack: 0 };
+        Self { modes: false, mtimes: false, dir_mtimes: false, link_mtimes: false, mtime_slack: 0 };
 
     /// The differences, a line each; none if the trees are equal. The roots' own metadata counts too.
     pub fn differences(&self, a: &Path, b: &Path) -> Vec<String> {
@@ -77,7 +87,11 @@ impl Compare {
         if self.modes && !l.is_symlink() && lm != rm {
             lines.push(format!("mode {lm:04o} != {rm:04o}"));
         }
-        let wants_time = if l.is_symlink() { self.link_mtimes } else { self.mtimes };
+        let wants_time = match l.file_type() {
+            kind if kind.is_symlink() => self.link_mtimes,
+            kind if kind.is_dir() => self.dir_mtimes,
+            _ => self.mtimes,
+        };
         if wants_time && nanoseconds(l).abs_diff(nanoseconds(r)) > u128::from(self.mtime_slack) {
             let time = |m: &Metadata| format!("{}s+{}ns", m.mtime(), m.mtime_nsec());
             lines.push(format!("mtime {} != {}", time(l), time(r)));

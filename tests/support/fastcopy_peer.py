@@ -16,6 +16,7 @@ import os
 import socket
 import sys
 import threading
+import time
 
 LOOPBACK = "127.0.0.1"
 PATIENCE = 60
@@ -49,9 +50,11 @@ def open_session(connection, flag, request):
         packet = recv_pkt(connection)
         if packet.flag == Flag.SID:
             return packet.unpack_body()[0], early
-        if packet.flag != Flag.MONOFILE:
-            raise ValueError(f"{packet.flag.name} instead of a session id")
-        early.append(packet)  # A version 1 sender may be faster than its own server.
+        if packet.flag == Flag.EXCEPTION:
+            raise ValueError(packet.unpack_body()[0])
+        # A version 1 server starts its sender before it answers, so that MONOFILE and any
+        # number of infos may overtake the session id.
+        early.append(packet)
 
 
 def transfer(way, src, dst, count, port):
@@ -69,18 +72,29 @@ def transfer(way, src, dst, count, port):
     for packet in early:
         porter.conn_pool.recv_q.put(packet)
 
-    # Every connection is attached before the porter starts: fastcopy's pool stops watching for a
-    # dead connection only when the session ends, so a late one would be a race of this script.
-    connections = [first]
+    # A version 1 receiver gives up unless MONOFILE arrives first of all packets on all connections,
+    # so the others join only after the first has carried something.
+    porter.conn_pool.add(first)
+    porter.start()
+    if way == "push":
+        wait_until_used(porter.conn_pool, first)
     for _ in range(count - 1):
         more = dial(port)
         send_pkt(more, Packet.load(Flag.ATTACH, sid))
-        connections.append(more)
-    for connection in connections:
-        porter.conn_pool.add(connection)
-    porter.start()
+        porter.conn_pool.add(more)
     porter.join(PATIENCE)
     return 1 if porter.is_alive() else 0
+
+
+def wait_until_used(pool, connection):
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        try:
+            if pool.sender.get_key(connection).data.n_sent:
+                return
+        except (KeyError, RuntimeError):
+            return  # The session is over already.
+        time.sleep(0.001)
 
 
 def arguments():
