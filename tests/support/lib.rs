@@ -1,1 +1,17 @@
-//! Test support.
+//! Test support: trees, judges, processes and peers for the end-to-end tests.
+//!
+//! [`tree`] makes trees, [`compare`] and [`rsync`] judge copies, [`sentinel`] guards what must not
+//! change, [`process`] runs programs and `fcpd`, [`fastcopy`] is the version 1 peer from PyPI in the
+//! Python environment of [`venv`].
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper that fails is a failed test")]
+
+pub mod compare;
+pub mod fastcopy;
+pub mod process;
+pub mod rsync;
+pub mod sentinel;
+pub mod tree;
+pub mod venv;
+
+#[cfg(test)]
+mod tests;
