@@ -22,7 +22,7 @@ mod sender;
 #[cfg(test)]
 mod tests;
 
-pub use assemble::{Assembler, Piece};
+pub use assemble::{Assembler, MIN_DATA, Piece, digest};
 pub use link::Link;
 pub use receiver::{
     Action, Config, Existing, FileMeta, MadeDir, Placement, ReceiveEvent, Receiver, RootRule,

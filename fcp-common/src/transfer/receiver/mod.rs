@@ -173,6 +173,12 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
         self.link.connections()
     }
 
+    /// Unfinished entries and their metadata in bytes.
+    #[cfg(test)]
+    pub(in crate::transfer) fn load(&self) -> (usize, usize) {
+        (self.files.len() + self.dirs.len(), self.metadata)
+    }
+
     fn handle_in_order(&mut self, message: Message) -> Result<(), Violation> {
         let flag = message.flag();
         if self.finish.is_some() && matches!(message, Message::Entries(_) | Message::DirsEnd(_)) {
