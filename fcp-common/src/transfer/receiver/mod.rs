@@ -216,8 +216,14 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
         })
     }
 
-    /// Records what became of an entry and tells both ends.
+    /// A file or link is finished; perhaps its directory is too.
     fn settle(&mut self, id: FileId, entry: &Entry, outcome: Outcome) {
+        self.record(id, entry, outcome);
+        self.child_done(entry.parent);
+    }
+
+    /// Records what became of an entry and tells both ends.
+    fn record(&mut self, id: FileId, entry: &Entry, outcome: Outcome) {
         self.metadata = self.metadata.saturating_sub(entry.cost());
         match &outcome {
             Outcome::Same => self.summary.same += 1,
@@ -235,7 +241,6 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
             });
         }
         self.results.push(FileResult { file: id, outcome });
-        self.child_done(entry.parent);
     }
 
     fn fail(&mut self, id: FileId, error: WireError) {
