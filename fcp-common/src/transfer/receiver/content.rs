@@ -31,10 +31,11 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
             Existing::File { size, mtime, mode } => {
                 file.old_mode = Some(mode);
                 let same_time = mtime == wanted.mtime;
+                file.same_time = same_time;
                 if size != wanted.size {
                     self.need_content(id);
                 } else if size == 0 || (same_time && !self.config.checksum) {
-                    self.same_content(id, same_time);
+                    self.same_content(id);
                 } else if self.agreed.supports(Feature::Compare) {
                     self.compare(id);
                 } else {
@@ -227,16 +228,16 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
         if let State::Comparing { ours: Some(ours), theirs } = &file.state
             && theirs.len() as u64 == blocks
         {
-            if ours == theirs { self.same_content(id, false) } else { self.need_content(id) }
+            if ours == theirs { self.same_content(id) } else { self.need_content(id) }
         }
     }
 
-    /// The content is right; `same_time` says whether the mtime is known to be right as well.
-    fn same_content(&mut self, id: FileId, same_time: bool) {
+    /// The content is right; perhaps mode and mtime are not.
+    fn same_content(&mut self, id: FileId) {
         let Some(file) = self.files.get_mut(&id) else { return };
         let meta = self.config.meta(&file.entry, file.old_mode);
         let mode = meta.mode.filter(|m| file.old_mode != Some(*m));
-        let mtime = meta.mtime.filter(|_| !same_time);
+        let mtime = meta.mtime.filter(|_| !file.same_time);
         let meta = FileMeta { mode, mtime };
         let outcome = if meta == FileMeta::default() { Outcome::Same } else { Outcome::Metadata };
         if outcome == Outcome::Same || self.config.dry_run {
