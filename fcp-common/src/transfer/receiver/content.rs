@@ -151,15 +151,21 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
     pub fn handle_mismatch(&mut self, id: FileId, offset: u64, len: u32) -> Result<(), Violation> {
         let Some(file) = self.wanted_file(id, Flag::BLOCK)? else { return Ok(()) };
         let size = file.entry.size();
-        file.mismatches += 1;
         if offset >= size || offset + u64::from(len) > size || !offset.is_multiple_of(BLOCK) {
             return Err(Violation::rule(Flag::BLOCK, "does not fit its file"));
         }
+        let range = offset..size.min(offset + BLOCK);
+        match &file.state {
+            State::Wanted { missing, writing, .. }
+                if missing.contains(&range) && !writing.contains(&offset) => {}
+            // Another copy was good.
+            _ => return Ok(()),
+        }
+        file.mismatches += 1;
         if file.mismatches > MAX_MISMATCHES {
             let text = "its content arrived damaged again and again";
             self.fail(id, WireError::new(ErrorCode::MISMATCH, text));
         } else {
-            let range = offset..size.min(offset + BLOCK);
             self.wants.push(Want { file: id, ranges: vec![range] });
         }
         Ok(())
