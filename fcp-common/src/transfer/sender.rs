@@ -291,6 +291,12 @@ impl<S: Clone> Sender<S> {
         self.link.connections()
     }
 
+    /// Unfinished entries and their metadata in bytes.
+    #[cfg(test)]
+    pub(super) fn load(&self) -> (usize, usize) {
+        (self.files.len(), self.metadata)
+    }
+
     fn fresh_id(&mut self) -> FileId {
         let id = FileId(self.next_id);
         self.next_id += 1;

@@ -31,10 +31,11 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
             Existing::File { size, mtime, mode } => {
                 file.old_mode = Some(mode);
                 let same_time = mtime == wanted.mtime;
+                file.same_time = same_time;
                 if size != wanted.size {
                     self.need_content(id);
                 } else if size == 0 || (same_time && !self.config.checksum) {
-                    self.same_content(id, same_time);
+                    self.same_content(id);
                 } else if self.agreed.supports(Feature::Compare) {
                     self.compare(id);
                 } else {
@@ -150,15 +151,21 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
     pub fn handle_mismatch(&mut self, id: FileId, offset: u64, len: u32) -> Result<(), Violation> {
         let Some(file) = self.wanted_file(id, Flag::BLOCK)? else { return Ok(()) };
         let size = file.entry.size();
-        file.mismatches += 1;
         if offset >= size || offset + u64::from(len) > size || !offset.is_multiple_of(BLOCK) {
             return Err(Violation::rule(Flag::BLOCK, "does not fit its file"));
         }
+        let range = offset..size.min(offset + BLOCK);
+        match &file.state {
+            State::Wanted { missing, writing, .. }
+                if missing.contains(&range) && !writing.contains(&offset) => {}
+            // Another copy was good.
+            _ => return Ok(()),
+        }
+        file.mismatches += 1;
         if file.mismatches > MAX_MISMATCHES {
             let text = "its content arrived damaged again and again";
             self.fail(id, WireError::new(ErrorCode::MISMATCH, text));
         } else {
-            let range = offset..size.min(offset + BLOCK);
             self.wants.push(Want { file: id, ranges: vec![range] });
         }
         Ok(())
@@ -227,16 +234,16 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
         if let State::Comparing { ours: Some(ours), theirs } = &file.state
             && theirs.len() as u64 == blocks
         {
-            if ours == theirs { self.same_content(id, false) } else { self.need_content(id) }
+            if ours == theirs { self.same_content(id) } else { self.need_content(id) }
         }
     }
 
-    /// The content is right; `same_time` says whether the mtime is known to be right as well.
-    fn same_content(&mut self, id: FileId, same_time: bool) {
+    /// The content is right; perhaps mode and mtime are not.
+    fn same_content(&mut self, id: FileId) {
         let Some(file) = self.files.get_mut(&id) else { return };
         let meta = self.config.meta(&file.entry, file.old_mode);
         let mode = meta.mode.filter(|m| file.old_mode != Some(*m));
-        let mtime = meta.mtime.filter(|_| !same_time);
+        let mtime = meta.mtime.filter(|_| !file.same_time);
         let meta = FileMeta { mode, mtime };
         let outcome = if meta == FileMeta::default() { Outcome::Same } else { Outcome::Metadata };
         if outcome == Outcome::Same || self.config.dry_run {

@@ -178,6 +178,12 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
         self.link.connections()
     }
 
+    /// Unfinished entries and their metadata in bytes.
+    #[cfg(test)]
+    pub(in crate::transfer) fn load(&self) -> (usize, usize) {
+        (self.files.len() + self.dirs.len(), self.metadata)
+    }
+
     fn handle_in_order(&mut self, message: Message) -> Result<(), Violation> {
         let flag = message.flag();
         if self.finish.is_some() && matches!(message, Message::Entries(_) | Message::DirsEnd(_)) {
@@ -215,8 +221,14 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
         })
     }
 
-    /// Records what became of an entry and tells both ends.
+    /// A file or link is finished; perhaps its directory is too.
     fn settle(&mut self, id: FileId, entry: &Entry, outcome: Outcome) {
+        self.record(id, entry, outcome);
+        self.child_done(entry.parent);
+    }
+
+    /// Records what became of an entry and tells both ends.
+    fn record(&mut self, id: FileId, entry: &Entry, outcome: Outcome) {
         self.metadata = self.metadata.saturating_sub(entry.cost());
         match &outcome {
             Outcome::Same => self.summary.same += 1,
@@ -234,7 +246,6 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
             });
         }
         self.results.push(FileResult { file: id, outcome });
-        self.child_done(entry.parent);
     }
 
     fn fail(&mut self, id: FileId, error: WireError) {

@@ -28,6 +28,8 @@ pub(super) struct Dir<D> {
     waiting: Vec<FileId>,
     /// Whether its metadata must be set at the end.
     dirty: bool,
+    /// Its metadata is being set.
+    finishing: bool,
     outcome: Outcome,
 }
 
@@ -66,6 +68,7 @@ impl<D> Dir<D> {
             ended: false,
             waiting: Vec::new(),
             dirty: false,
+            finishing: false,
             outcome: Outcome::Same,
         }
     }
@@ -74,31 +77,15 @@ impl<D> Dir<D> {
 impl<D: Clone, F: Clone> Receiver<D, F> {
     /// A directory is there, or could not be made.
     pub fn handle_dir_made(&mut self, dir: DirId, made: Result<(D, MadeDir), WireError>) {
-        let Some(d) = self.dirs.get_mut(&dir) else { return };
-        match made {
-            Ok((handle, made)) => {
-                let meta = d.entry.as_ref().map(|e| (e.mode & 0o777, e.mtime));
-                let differs = meta.is_some_and(|(mode, mtime)| {
-                    (self.config.perms && mode != made.mode)
-                        || (self.config.times && mtime != made.mtime)
-                });
-                d.dirty = made.created || made.widened || differs;
-                d.outcome = match (made.created, differs) {
-                    (true, _) => Outcome::Created,
-                    (false, true) => Outcome::Metadata,
-                    (false, false) => Outcome::Same,
-                };
-                d.state = DirState::Ready(handle);
-            }
-            Err(error) => {
-                d.outcome = Outcome::Failed(error.clone());
-                d.state = DirState::Failed(error);
-            }
+        self.set_made(dir, made);
+        // A failure goes down the tree, which may be deeper than the stack.
+        let mut ready = vec![dir];
+        while let Some(dir) = ready.pop() {
+            let Some(d) = self.dirs.get_mut(&dir) else { continue };
+            let children = std::mem::take(&mut d.waiting);
+            ready.extend(children.into_iter().filter_map(|child| self.start(child)));
+            self.finish_if_done(dir);
         }
-        for child in std::mem::take(&mut d.waiting) {
-            self.start(child);
-        }
-        self.finish_dir_if_done(dir);
     }
 
     /// A directory's metadata is set, or could not be.
@@ -107,8 +94,8 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
             if let Err(error) = done {
                 d.outcome = Outcome::Failed(error);
             }
-            d.dirty = false;
-            self.settle_dir(dir);
+            (d.dirty, d.finishing) = (false, false);
+            self.finish_if_done(dir);
         }
     }
 
@@ -161,7 +148,7 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
         if std::mem::replace(&mut d.ended, true) {
             return Err(Violation::rule(flag, "ends a directory twice"));
         }
-        self.finish_dir_if_done(dir);
+        self.finish_if_done(dir);
         Ok(())
     }
 
@@ -196,7 +183,7 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
     pub(super) fn child_done(&mut self, parent: DirId) {
         if let Some(d) = self.dirs.get_mut(&parent) {
             d.open = d.open.saturating_sub(1);
-            self.finish_dir_if_done(parent);
+            self.finish_if_done(parent);
         }
     }
 
@@ -226,15 +213,17 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
         Ok(())
     }
 
-    /// Begins an entry whose directory is there, or fails it with its directory.
-    fn start(&mut self, id: FileId) {
+    /// Begins an entry whose directory is there, or fails it with its directory; the answer is a
+    /// directory that failed and whose children must be looked at.
+    fn start(&mut self, id: FileId) -> Option<DirId> {
         let dir_entry = self.dirs.get(&id.into()).and_then(|d| d.entry.as_ref());
-        let Some(entry) = dir_entry.or(self.files.get(&id).map(|f| &f.entry)).cloned() else {
-            return;
-        };
-        let Some(parent) = self.dirs.get_mut(&entry.parent) else { return };
+        let entry = dir_entry.or(self.files.get(&id).map(|f| &f.entry)).cloned()?;
+        let parent = self.dirs.get_mut(&entry.parent)?;
         let handle = match &parent.state {
-            DirState::Making => return parent.waiting.push(id),
+            DirState::Making => {
+                parent.waiting.push(id);
+                return None;
+            }
             DirState::Ready(handle) => handle.clone(),
             DirState::Failed(error) => {
                 let error = WireError::new(error.code, "its directory could not be made");
@@ -245,13 +234,40 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
             return self.fail_start(id, WireError::new(ErrorCode::NAME, "nested too deeply"));
         }
         self.act(entry, handle);
+        None
     }
 
-    fn fail_start(&mut self, id: FileId, error: WireError) {
-        if self.dirs.contains_key(&id.into()) {
-            self.handle_dir_made(id.into(), Err(error));
-        } else {
-            self.fail(id, error);
+    fn fail_start(&mut self, id: FileId, error: WireError) -> Option<DirId> {
+        let dir = DirId::from(id);
+        if self.dirs.contains_key(&dir) {
+            self.set_made(dir, Err(error));
+            return Some(dir);
+        }
+        self.fail(id, error);
+        None
+    }
+
+    fn set_made(&mut self, dir: DirId, made: Result<(D, MadeDir), WireError>) {
+        let Some(d) = self.dirs.get_mut(&dir) else { return };
+        match made {
+            Ok((handle, made)) => {
+                let meta = d.entry.as_ref().map(|e| (e.mode & 0o777, e.mtime));
+                let differs = meta.is_some_and(|(mode, mtime)| {
+                    (self.config.perms && mode != made.mode)
+                        || (self.config.times && mtime != made.mtime)
+                });
+                d.dirty = made.created || made.widened || differs;
+                d.outcome = match (made.created, differs) {
+                    (true, _) => Outcome::Created,
+                    (false, true) => Outcome::Metadata,
+                    (false, false) => Outcome::Same,
+                };
+                d.state = DirState::Ready(handle);
+            }
+            Err(error) => {
+                d.outcome = Outcome::Failed(error.clone());
+                d.state = DirState::Failed(error);
+            }
         }
     }
 
@@ -277,33 +293,47 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
         self.actions.push_back(action);
     }
 
-    fn finish_dir_if_done(&mut self, dir: DirId) {
-        let Some(d) = self.dirs.get(&dir) else { return };
-        if !d.ended || d.open > 0 || matches!(d.state, DirState::Making) {
-            return;
+    /// Finishes a directory whose children are all finished, then perhaps the one above it, and so
+    /// on: a loop, as trees may be deeper than the stack.
+    fn finish_if_done(&mut self, dir: DirId) {
+        let mut next = Some(dir);
+        while let Some(dir) = next {
+            next = None;
+            if let Some(d) = self.dirs.get(&dir)
+                && d.ended
+                && d.open == 0
+                && !d.finishing
+                && !matches!(d.state, DirState::Making)
+            {
+                next = self.finish_dir(dir);
+            }
         }
-        let (DirState::Ready(handle), Some(entry), true) = (&d.state, &d.entry, d.dirty) else {
-            return self.settle_dir(dir);
-        };
-        if self.config.dry_run {
-            return self.settle_dir(dir);
-        }
-        let mut meta = self.config.dir_meta(entry.mode, entry.mtime);
-        if d.outcome == Outcome::Created && meta.mode.is_none() {
-            meta.mode = Some(entry.mode & 0o777 & !self.config.umask);
-        }
-        self.actions.push_back(Action::FinishDir { dir, handle: handle.clone(), meta });
     }
 
-    fn settle_dir(&mut self, dir: DirId) {
-        if let Some(d) = self.dirs.remove(&dir)
-            && let Some(entry) = d.entry
+    /// Sets what a directory still needs; without need it is settled, and the answer is its parent,
+    /// which has a child less.
+    fn finish_dir(&mut self, dir: DirId) -> Option<DirId> {
+        let d = self.dirs.get_mut(&dir)?;
+        if let (DirState::Ready(handle), Some(entry), true) = (&d.state, &d.entry, d.dirty)
+            && !self.config.dry_run
         {
-            if d.outcome == Outcome::Created {
-                self.touch(entry.parent);
+            let mut meta = self.config.dir_meta(entry.mode, entry.mtime);
+            if d.outcome == Outcome::Created && meta.mode.is_none() {
+                meta.mode = Some(entry.mode & 0o777 & !self.config.umask);
             }
-            self.settle(entry.id, &entry, d.outcome);
+            d.finishing = true;
+            self.actions.push_back(Action::FinishDir { dir, handle: handle.clone(), meta });
+            return None;
         }
+        let d = self.dirs.remove(&dir)?;
+        let entry = d.entry?;
+        if d.outcome == Outcome::Created {
+            self.touch(entry.parent);
+        }
+        self.record(entry.id, &entry, d.outcome);
+        let parent = self.dirs.get_mut(&entry.parent)?;
+        parent.open = parent.open.saturating_sub(1);
+        Some(entry.parent)
     }
 
     fn replaced_too_late(&mut self, old: FileId, entry: Entry) -> Result<(), Violation> {

@@ -231,6 +231,8 @@ pub(super) struct File<F> {
     pub(super) existed: bool,
     /// Permission bits of what stands there, when it is a regular file.
     pub(super) old_mode: Option<u16>,
+    /// What stands there has the right mtime.
+    pub(super) same_time: bool,
     pub(super) mismatches: u8,
 }
 
@@ -270,6 +272,7 @@ impl<F> File<F> {
             handle: None,
             existed: false,
             old_mode: None,
+            same_time: false,
             mismatches: 0,
         }
     }

@@ -1,0 +1,1 @@
+//! Messages and content in every wrong state: a Violation, never a panic.
