@@ -1,1 +1,36 @@
-//! The fcp client.
+//! The fcp client: from what was typed to an exit code.
+//!
+//! [`cli`] is what was typed, [`target`] what an operand means, [`connect`] how a server is
+//! reached, [`command`] what each command does, [`ui`] every byte printed and every exit code.
+
+pub mod cli;
+pub mod command;
+pub mod connect;
+pub mod error;
+pub mod target;
+pub mod ui;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use error::CliError;
+
+/// Runs fcp with these arguments, the program's name first.
+pub fn main_impl(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    // Asked once, before there are threads: the only way to read it is to set it.
+    fcp_common::fs::umask();
+    let cli = match cli::parse(args) {
+        Ok(cli) => cli,
+        Err(error) => return ui::usage(&error),
+    };
+    ui::init_logging(cli.options.verbose);
+    match command::run(cli) {
+        Ok(code) => code.into(),
+        Err(error) => fail(&error),
+    }
+}
+
+fn fail(error: &CliError) -> ExitCode {
+    ui::error(&error.to_string());
+    error.exit_code().into()
+}

@@ -1,2 +1,7 @@
-//! fcp.
-fn main() {}
+//! fcp, the file-transfer client.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    fcp_client::main_impl(std::env::args_os())
+}

@@ -3,10 +3,11 @@
 use std::io;
 use std::sync::Arc;
 
-use fcp_proto::Name;
+use fcp_proto::{ErrorCode, Name};
 
 use crate::fs::{Dir, Kind, user_path};
 use crate::transfer::RootRule;
+use crate::walk::io_error;
 
 /// A resolved destination.
 #[derive(Debug)]
@@ -42,6 +43,17 @@ pub enum DestinationError {
     /// The system refused.
     #[error("{0}")]
     Io(#[from] io::Error),
+}
+
+impl DestinationError {
+    /// The code that tells a peer.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            DestinationError::NotDirectory => ErrorCode::NOT_DIRECTORY,
+            DestinationError::NoParent => ErrorCode::NOT_FOUND,
+            DestinationError::Io(error) => io_error(error).code,
+        }
+    }
 }
 
 impl Destination {

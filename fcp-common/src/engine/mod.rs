@@ -20,7 +20,7 @@ mod workers;
 pub use conn::Duplex;
 pub use destination::{Destination, DestinationError, DestinationOptions};
 pub use local::copy;
-pub use receive::{ReceiveOptions, receive};
+pub use receive::{OpenDestination, ReceiveOptions, receive};
 pub use report::{Counters, EntryReport, NoReport, Report};
 pub use send::{SendOptions, send};
 pub use session::{Cancel, Connections, Ended, Inlet, RequestBy, SessionError};

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use fcp_proto::frame::{Frame, HEAD_LEN};
@@ -11,12 +11,12 @@ use fcp_proto::packet::{
     Block, BlockDigest, Data, Durability, Message, Outcome, Sequenced, Summary, Whole, WireError,
 };
 use fcp_proto::version::Agreed;
-use fcp_proto::{ConnId, Digest, FileId, Flag, Violation};
+use fcp_proto::{ConnId, Digest, ErrorCode, FileId, Flag, Violation};
 
 use super::conn::Duplex;
-use super::destination::Destination;
+use super::destination::{Destination, DestinationError};
 use super::report::{Counters, EntryReport, Report};
-use super::session::{Ended, Inlet, Machine, RequestBy, Role, Session};
+use super::session::{Ended, Inlet, Machine, RequestBy, Role, Session, SessionError};
 use super::store::{DestDir, DestFile, Store};
 use super::workers::Workers;
 use crate::transfer::{
@@ -32,17 +32,20 @@ pub struct ReceiveOptions {
     pub agreed: Agreed,
     /// The client's REQUEST, which this end sends if it is the client and has read if not.
     pub request: RequestBy,
-    /// Where it goes.
-    pub destination: Destination,
-    /// How it is received; `root` and `recover` are filled in from the destination.
+    /// Opens the destination once it is known whether one thing comes that is not a directory.
+    pub destination: OpenDestination,
+    /// How it is received.
     pub config: Config,
     /// How much is made durable.
     pub durability: Durability,
     /// Who hears of entries and problems.
     pub report: Arc<dyn Report>,
-    /// What the user typed for the destination or source, put before reported paths.
+    /// Numbers for progress.
     pub counters: Arc<Counters>,
 }
+
+/// Opens a destination; the argument says that one thing comes that is not a directory.
+pub type OpenDestination = Box<dyn FnOnce(bool) -> Result<Destination, DestinationError> + Send>;
 
 type Files = Receiver<Arc<DestDir>, Arc<DestFile>>;
 
@@ -58,30 +61,42 @@ pub fn receive(options: ReceiveOptions, conns: Vec<Duplex>, inlet: Inlet) -> End
 
 /// A receiving session, ready to run.
 pub(super) fn start(options: ReceiveOptions, inlet: &Inlet) -> Arc<Session<ReceiveRole>> {
-    let ReceiveOptions { agreed, request, destination, mut config, durability, report, counters } =
+    let ReceiveOptions { agreed, request, destination, config, durability, report, counters } =
         options;
-    let store = Store::open(&destination, durability, config.dry_run);
-    config.root = destination.rule.clone();
-    config.recover = store.has_dead_runs();
     let max_frame = agreed.max_frame;
-    let mut machine = Receiver::new(agreed, config, store.root());
+    let dry_run = config.dry_run;
+    let mut machine = Receiver::new(agreed, config);
     match request {
         RequestBy::Us(request) => machine.send(&Message::Request(request), Duration::ZERO),
         RequestBy::Peer => machine.handle_request_taken(Duration::ZERO),
         RequestBy::Nobody => {}
     }
-    let role = ReceiveRole { store, report, workers: Workers::default() };
+    let role = ReceiveRole {
+        destination: Mutex::new(Some(destination)),
+        store: OnceLock::new(),
+        durability,
+        dry_run,
+        report,
+        workers: Workers::default(),
+    };
     Session::new(role, machine, counters, max_frame, inlet)
 }
 
 pub(super) fn finish(session: &Session<ReceiveRole>, ended: Ended<()>) -> Ended<Summary> {
-    session.role.store.abandon();
+    if let Some(store) = session.role.store.get() {
+        store.abandon();
+    }
     ended.map(|()| session.machine().summary().clone())
 }
 
 /// What a receiver's threads share besides the machine.
 pub(super) struct ReceiveRole {
-    store: Store,
+    /// Until the first entry is here.
+    destination: Mutex<Option<OpenDestination>>,
+    /// From then on.
+    store: OnceLock<Store>,
+    durability: Durability,
+    dry_run: bool,
     report: Arc<dyn Report>,
     workers: Workers<ReceiveRole>,
 }
@@ -228,7 +243,7 @@ impl ReceiveRole {
         }
         let placement = session.machine().place(file, offset, len)?;
         if let Placement::Write { handle, .. } = placement {
-            let done = self.store.write(&handle, offset, base, pieces, end.digest);
+            let done = self.with_store(|s| s.write(&handle, offset, base, pieces, end.digest));
             drop(handle);
             Counters::add(&session.counters.moved_bytes, len.into());
             session.machine().handle_written(file, offset, len, done);
@@ -263,7 +278,7 @@ impl ReceiveRole {
             .into_iter()
             .map(|(file, place, handle, meta)| {
                 Counters::add(&session.counters.moved_bytes, place.len() as u64);
-                (file, self.store.write_whole(&handle, &buffer[place], meta))
+                (file, self.with_store(|s| s.write_whole(&handle, &buffer[place], meta)))
             })
             .collect();
         let mut machine = session.machine();
@@ -294,8 +309,15 @@ impl ReceiveRole {
     }
 
     fn carry_out(&self, session: &Session<Self>, action: Action<Arc<DestDir>, Arc<DestFile>>) {
-        let store = &self.store;
+        if let Action::OpenRoot { single } = action {
+            return self.open_root(session, single);
+        }
+        // The machine asks for nothing else before the root is open, but for the end.
+        let Some(store) = self.store.get() else {
+            return session.machine().handle_finished(session.now());
+        };
         match action {
+            Action::OpenRoot { .. } => {}
             Action::MakeDir { dir, parent, name, path, mode } => {
                 let made = store.make_dir(&parent, &name, path, mode);
                 session.machine().handle_dir_made(dir, made);
@@ -309,7 +331,7 @@ impl ReceiveRole {
                 session.machine().handle_linked(file, done);
             }
             Action::Hash { file, handle } => self.workers.run(session, move |session| {
-                let hashes = session.role.store.hash(&handle);
+                let hashes = session.role.with_store(|store| store.hash(&handle));
                 session.machine().handle_hashed(file, hashes);
                 session.role.worked(session);
             }),
@@ -335,7 +357,31 @@ impl ReceiveRole {
                 session.machine().handle_dir_finished(dir, done);
             }
             Action::Discard { handle } => store.discard(&handle),
-            Action::Finish { meta } => self.finish(session, meta),
+            Action::Finish { meta } => self.finish(session, store, meta),
+        }
+    }
+
+    fn open_root(&self, session: &Session<Self>, single: bool) {
+        let open = self.destination.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(open) = open else { return };
+        match open(single) {
+            Ok(destination) => {
+                let store = Store::open(&destination, self.durability, self.dry_run);
+                let store = self.store.get_or_init(|| store);
+                let (root, recover) = (store.root(), store.has_dead_runs());
+                session.machine().handle_root_opened(root, destination.rule, recover);
+            }
+            Err(error) => session.fail(SessionError::Destination(error)),
+        }
+    }
+
+    fn with_store<T>(
+        &self,
+        ask: impl FnOnce(&Store) -> Result<T, WireError>,
+    ) -> Result<T, WireError> {
+        match self.store.get() {
+            Some(store) => ask(store),
+            None => Err(WireError::new(ErrorCode::INTERNAL, "the destination is not open")),
         }
     }
 
@@ -347,7 +393,8 @@ impl ReceiveRole {
         kept: &[(u32, Digest)],
         size: u64,
     ) {
-        let bad = self.store.rehash(&handle, kept, size);
+        let bad =
+            self.with_store(|store| Ok(store.rehash(&handle, kept, size))).unwrap_or_default();
         // Publishing needs the only handle on the temporary file.
         drop(handle);
         let kept_bytes: u64 = kept
@@ -360,8 +407,8 @@ impl ReceiveRole {
         self.worked(session);
     }
 
-    fn finish(&self, session: &Session<Self>, meta: Option<FileMeta>) {
-        if let Err(WireError { text, .. }) = self.store.finish(meta) {
+    fn finish(&self, session: &Session<Self>, store: &Store, meta: Option<FileMeta>) {
+        if let Err(WireError { text, .. }) = store.finish(meta) {
             tracing::warn!("failed to finish the destination directory: {text}");
         }
         session.machine().handle_finished(session.now());

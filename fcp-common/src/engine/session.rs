@@ -14,6 +14,7 @@ use fcp_proto::packet::{Request, Sequenced, WireError};
 use fcp_proto::{ConnId, ErrorCode, Flag, Violation};
 
 use super::conn::{Duplex, FrameReader};
+use super::destination::DestinationError;
 use super::report::Counters;
 
 /// Longest silence of ours on a connection; far below the peer's 60 s.
@@ -44,6 +45,9 @@ pub enum SessionError {
     /// The user or the operator ended the session.
     #[error("cancelled")]
     Cancelled,
+    /// The destination cannot be used.
+    #[error("cannot use the destination: {0}")]
+    Destination(#[from] DestinationError),
     /// This end cannot go on.
     #[error("{0}")]
     Local(String),
@@ -53,6 +57,7 @@ impl SessionError {
     fn to_wire(&self) -> WireError {
         let code = match self {
             SessionError::Lost(_) | SessionError::Local(_) => ErrorCode::INTERNAL,
+            SessionError::Destination(error) => error.code(),
             SessionError::Violation(_) => ErrorCode::PROTOCOL,
             SessionError::Peer(error) => error.code,
             SessionError::Cancelled => ErrorCode::CANCELLED,

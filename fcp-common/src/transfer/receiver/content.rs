@@ -273,7 +273,7 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
         let Some(handle) = file.handle.clone() else { return };
         if version.size == 0 {
             self.publish(id);
-        } else if self.config.recover {
+        } else if self.recover {
             self.actions.push_back(Action::Recover { file: id, handle, version });
         } else {
             self.handle_recovered(id, Vec::new());

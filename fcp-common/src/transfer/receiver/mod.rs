@@ -52,6 +52,10 @@ pub struct Receiver<D, F> {
     results: Vec<FileResult>,
     written: Vec<Written>,
     digests_wanted: Vec<FileId>,
+    root_rule: RootRule,
+    root_asked: bool,
+    /// Whether an earlier run left blocks that may be kept.
+    recover: bool,
     finish: Option<RootMeta>,
     finishing: bool,
     closed: bool,
@@ -59,13 +63,13 @@ pub struct Receiver<D, F> {
 }
 
 impl<D: Clone, F: Clone> Receiver<D, F> {
-    /// A machine that receives below `root`.
-    pub fn new(agreed: Agreed, config: Config, root: D) -> Receiver<D, F> {
+    /// A machine that asks for the root with the first entry.
+    pub fn new(agreed: Agreed, config: Config) -> Receiver<D, F> {
         Receiver {
             link: Link::default(),
             agreed,
             config,
-            dirs: HashMap::from([(DirId::ROOT, Dir::root(root))]),
+            dirs: HashMap::from([(DirId::ROOT, Dir::root())]),
             files: HashMap::new(),
             next_id: 0,
             metadata: 0,
@@ -75,6 +79,9 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
             results: Vec::new(),
             written: Vec::new(),
             digests_wanted: Vec::new(),
+            root_rule: RootRule::Keep,
+            root_asked: false,
+            recover: false,
             finish: None,
             finishing: false,
             closed: false,
@@ -203,7 +210,12 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
                 if self.finish.replace(root).is_some() {
                     return Err(Violation::rule(flag, "comes twice"));
                 }
-                self.handle_dir_end(DirId::ROOT)
+                self.forget_root_if_unused();
+                if self.dirs.contains_key(&DirId::ROOT) {
+                    self.handle_dir_end(DirId::ROOT)
+                } else {
+                    Ok(())
+                }
             }
             _ => Err(Violation::Unexpected {
                 got: flag,

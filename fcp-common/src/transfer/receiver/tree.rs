@@ -53,8 +53,8 @@ pub struct MadeDir {
 }
 
 impl<D> Dir<D> {
-    pub(super) fn root(handle: D) -> Dir<D> {
-        Dir::with_state(None, RelPath::root(), 0, DirState::Ready(handle))
+    pub(super) fn root() -> Dir<D> {
+        Dir::with_state(None, RelPath::root(), 0, DirState::Making)
     }
 
     fn with_state(entry: Option<Entry>, path: RelPath, depth: usize, state: DirState<D>) -> Dir<D> {
@@ -75,6 +75,26 @@ impl<D> Dir<D> {
 }
 
 impl<D: Clone, F: Clone> Receiver<D, F> {
+    /// The destination is open: what its rule for names is, and whether an earlier run left blocks.
+    pub fn handle_root_opened(&mut self, handle: D, rule: RootRule, recover: bool) {
+        self.root_rule = rule;
+        self.recover = recover;
+        self.root_asked = true;
+        let Some(root) = self.dirs.get_mut(&DirId::ROOT) else { return };
+        root.state = DirState::Ready(handle);
+        for child in std::mem::take(&mut root.waiting) {
+            self.start(child);
+        }
+        self.finish_if_done(DirId::ROOT);
+    }
+
+    /// Nothing was announced, so the destination was never needed.
+    pub(super) fn forget_root_if_unused(&mut self) {
+        if !self.root_asked {
+            self.dirs.remove(&DirId::ROOT);
+        }
+    }
+
     /// A directory is there, or could not be made.
     pub fn handle_dir_made(&mut self, dir: DirId, made: Result<(D, MadeDir), WireError>) {
         self.set_made(dir, made);
@@ -99,7 +119,7 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
         }
     }
 
-    pub(super) fn handle_entry(&mut self, mut entry: Entry, flag: Flag) -> Result<(), Violation> {
+    pub(super) fn handle_entry(&mut self, entry: Entry, flag: Flag) -> Result<(), Violation> {
         let rule = |reason| Err(Violation::rule(flag, reason));
         if entry.id.0 < self.next_id {
             return rule("uses an id twice");
@@ -110,13 +130,14 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
         if parent.ended && flag != Flag::REPLACED {
             return rule("announces a child of a directory that has ended");
         }
-        if entry.parent == DirId::ROOT
-            && let RootRule::Single(name) = &self.config.root
-        {
-            if entry.kind() == EntryKind::Dir || (parent.announced > 0 && flag != Flag::REPLACED) {
-                return rule("announces more than the one file that was asked for");
+        if entry.parent == DirId::ROOT {
+            if self.config.one_thing && parent.announced > 0 && flag != Flag::REPLACED {
+                return rule("announces more than the one thing that was asked for");
             }
-            entry.name = name.clone();
+            if !std::mem::replace(&mut self.root_asked, true) {
+                let single = entry.kind() != EntryKind::Dir;
+                self.actions.push_back(Action::OpenRoot { single });
+            }
         }
         let path = parent.path.join_unbounded(&entry.name);
         let depth = parent.depth + 1;
@@ -271,10 +292,14 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
         }
     }
 
-    fn act(&mut self, entry: Entry, parent: D) {
+    fn act(&mut self, mut entry: Entry, parent: D) {
+        if let (DirId::ROOT, RootRule::Single(name)) = (entry.parent, &self.root_rule) {
+            entry.name = name.clone();
+        }
         let (id, name, bits) = (entry.id, entry.name.clone(), entry.mode & 0o777);
         if let Some(file) = self.files.get_mut(&id) {
             file.state = State::Disk;
+            file.entry.name = name.clone();
         }
         let version = entry.version();
         let action = match entry.body {

@@ -19,10 +19,8 @@ pub struct Config {
     pub links: bool,
     /// Bits that new files do not get when permissions are not kept.
     pub umask: u16,
-    /// What happens to names directly below the root.
-    pub root: RootRule,
-    /// Whether an earlier run left blocks that may be kept.
-    pub recover: bool,
+    /// The request names one thing, so one entry comes below the root, whatever it is.
+    pub one_thing: bool,
     /// Queue a [`ReceiveEvent::Finished`] for each entry.
     pub report: bool,
     /// Whether the sender may announce this path; the second argument says that it is a directory.
@@ -80,6 +78,12 @@ pub enum Existing {
 /// Something to do on the disk. Each but `Discard` is answered by the `handle_*` it names.
 #[derive(Debug)]
 pub enum Action<D, F> {
+    /// The first entry is here, so it is known how the destination is meant: open it
+    /// (`handle_root_opened`).
+    OpenRoot {
+        /// The one thing that comes is not a directory.
+        single: bool,
+    },
     /// Make or open a directory: `handle_dir_made`.
     MakeDir {
         /// The directory.

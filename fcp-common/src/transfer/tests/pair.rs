@@ -131,10 +131,25 @@ enum End {
 #[derive(Debug)]
 enum Job {
     Act(Action<Vec<u8>, Handle>),
-    Write { file: FileId, offset: u64, handle: Handle, bytes: Vec<u8>, digest: Digest },
-    Whole { file: FileId, handle: Handle, meta: FileMeta, bytes: Vec<u8> },
+    Write {
+        file: FileId,
+        offset: u64,
+        handle: Handle,
+        bytes: Vec<u8>,
+        digest: Digest,
+    },
+    Whole {
+        file: FileId,
+        handle: Handle,
+        meta: FileMeta,
+        bytes: Vec<u8>,
+    },
     /// The source is hashed.
-    Hashed { file: FileId, node: usize, version: SourceVersion },
+    Hashed {
+        file: FileId,
+        node: usize,
+        version: SourceVersion,
+    },
     /// An end finds out that a connection is dead.
     Notice(ConnId, Side),
     Open,
@@ -245,8 +260,7 @@ impl<'a> Session<'a> {
             times: true,
             links: true,
             umask: 0o022,
-            root: RootRule::Keep,
-            recover: p.stats.sessions > 1,
+            one_thing: false,
             report: true,
             admits: None,
         };
@@ -254,7 +268,7 @@ impl<'a> Session<'a> {
         walk.reverse();
         let mut session = Session {
             sender: Sender::new(agreed.clone()),
-            receiver: Receiver::new(agreed, config, Vec::new()),
+            receiver: Receiver::new(agreed, config),
             conns: Vec::new(),
             jobs: BTreeMap::new(),
             walk,
@@ -656,6 +670,9 @@ impl<'a> Session<'a> {
     fn act(&mut self, action: Action<Vec<u8>, Handle>, done: Result<(), WireError>) {
         let (disk, receiver, now) = (&mut self.p.disk, &mut self.receiver, self.p.now);
         match action {
+            Action::OpenRoot { .. } => {
+                receiver.handle_root_opened(Vec::new(), RootRule::Keep, self.p.stats.sessions > 1);
+            }
             Action::MakeDir { dir, parent, name, path, mode } => {
                 let full = joined(&parent, &name);
                 assert_eq!(full, path.as_bytes());

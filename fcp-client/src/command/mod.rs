@@ -1,0 +1,83 @@
+//! What each command does: from operands and options to a session and its exit code.
+
+mod transfer;
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+
+use crate::cli::{Cli, Command};
+use crate::error::CliError;
+use crate::target::{Target, TargetError};
+use crate::ui::exit::ExitStatus;
+
+/// Runs what was typed.
+pub fn run(cli: Cli) -> Result<ExitStatus, CliError> {
+    let (operands, must_be) = match cli.command {
+        Command::Push(operands) => (operands, Some(Direction::Push)),
+        Command::Pull(operands) => (operands, Some(Direction::Pull)),
+        Command::Copy(operands) => (operands, None),
+    };
+    let (sources, destination) = understand(&operands)?;
+    let direction = Direction::of(&sources, &destination)?;
+    direction.check(must_be)?;
+    transfer::run(direction, &sources, &destination, &cli.options)
+}
+
+/// Which way content goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    /// To a server.
+    Push,
+    /// From a server.
+    Pull,
+    /// Within this machine's file systems.
+    Local,
+}
+
+impl Direction {
+    fn of(sources: &[Target], destination: &Target) -> Result<Direction, CliError> {
+        let local = sources.iter().filter(|s| s.is_local()).count();
+        match (local == sources.len(), destination.is_local()) {
+            (true, true) => Ok(Direction::Local),
+            (true, false) => Ok(Direction::Push),
+            (false, true) if local == 0 => Ok(Direction::Pull),
+            (false, true) => {
+                Err(CliError::Usage("sources must be all local or all on one server".to_owned()))
+            }
+            (false, false) => Err(CliError::Unsupported(
+                "copying from server to server is not there yet; copy to here first".to_owned(),
+            )),
+        }
+    }
+
+    fn check(self, must_be: Option<Direction>) -> Result<(), CliError> {
+        let usage = |text: &str| Err(CliError::Usage(text.to_owned()));
+        match (must_be, self) {
+            // `fcp push a b` with a local destination: an embedded session does the same.
+            (None, _) | (Some(_), Direction::Local) => Ok(()),
+            (Some(wanted), is) if wanted == is => Ok(()),
+            (Some(Direction::Push), _) => {
+                usage("push sends local files; type: fcp push SRC... fcp://HOST/DST")
+            }
+            _ => usage("pull fetches from a server; type: fcp pull fcp://HOST/SRC... DST"),
+        }
+    }
+}
+
+fn understand(operands: &[OsString]) -> Result<(Vec<Target>, Target), CliError> {
+    let mut targets = operands
+        .iter()
+        .map(|operand| Target::parse(operand.as_bytes()))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| match error {
+            TargetError::Ssh(_) | TargetError::NotLoopback(_) => {
+                CliError::Unsupported(error.to_string())
+            }
+            TargetError::Url(..) => CliError::Usage(error.to_string()),
+        })?;
+    let destination = targets.pop();
+    match destination {
+        Some(destination) if !targets.is_empty() => Ok((targets, destination)),
+        _ => Err(CliError::Usage("type: fcp SRC... DST".to_owned())),
+    }
+}

@@ -1,0 +1,75 @@
+//! Errors that end a command, and the exit code of each.
+
+use fcp_common::engine::SessionError;
+use fcp_proto::ErrorCode;
+
+use crate::ui::exit::ExitStatus;
+
+/// Why a command ended.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// What was typed makes no sense; the text says what to type.
+    #[error("{0}")]
+    Usage(String),
+    /// An operand needs something that this fcp cannot do yet.
+    #[error("{0}")]
+    Unsupported(String),
+    /// The server cannot be reached or may not be trusted.
+    #[error("cannot connect to {server}: {reason}")]
+    Connect {
+        /// Where.
+        server: String,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// The session broke off.
+    #[error("{0}{hint}", hint = resume_hint(.0))]
+    Session(#[from] SessionError),
+    /// Something in this process cannot go on.
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl CliError {
+    /// The exit code, with rsync's meaning.
+    pub fn exit_code(&self) -> ExitStatus {
+        match self {
+            CliError::Usage(_) => ExitStatus::Usage,
+            CliError::Unsupported(_) => ExitStatus::Unsupported,
+            CliError::Connect { .. } => ExitStatus::Socket,
+            CliError::Session(error) => session_exit_code(error),
+            CliError::Internal(_) => ExitStatus::FileIo,
+        }
+    }
+}
+
+/// Where running the command again helps, says so.
+fn resume_hint(error: &SessionError) -> &'static str {
+    match error {
+        SessionError::Lost(_) | SessionError::Cancelled | SessionError::Local(_) => {
+            "; run the same command again to go on"
+        }
+        _ => "",
+    }
+}
+
+fn session_exit_code(error: &SessionError) -> ExitStatus {
+    match error {
+        SessionError::Lost(text) if text.contains("silent") => ExitStatus::Timeout,
+        SessionError::Lost(_) => ExitStatus::Stream,
+        SessionError::Violation(_) => ExitStatus::Protocol,
+        SessionError::Destination(_) => ExitStatus::FileSelection,
+        SessionError::Cancelled => ExitStatus::Signal,
+        SessionError::Local(_) => ExitStatus::FileIo,
+        SessionError::Peer(error) => match error.code {
+            ErrorCode::PROTOCOL | ErrorCode::VERSION => ExitStatus::Protocol,
+            ErrorCode::REFUSED => ExitStatus::Start,
+            ErrorCode::USAGE | ErrorCode::NOT_FOUND | ErrorCode::NOT_DIRECTORY => {
+                ExitStatus::FileSelection
+            }
+            ErrorCode::TIMEOUT => ExitStatus::Timeout,
+            ErrorCode::CANCELLED => ExitStatus::Signal,
+            _ => ExitStatus::FileIo,
+        },
+    }
+}

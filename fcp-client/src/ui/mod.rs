@@ -1,0 +1,62 @@
+//! Every byte printed. Names are escaped, progress goes to a terminal's stderr only.
+
+pub mod exit;
+mod json;
+mod progress;
+mod report;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use exit::ExitStatus;
+pub use report::Reporter;
+
+/// Prints a line on stderr; nobody is told when that cannot be done.
+pub fn error(text: &str) {
+    let _ = writeln!(io::stderr(), "fcp: {text}");
+}
+
+/// Prints a line on stdout. A reader that went away is no failure of the transfer.
+pub(crate) fn line(text: &str) {
+    let _ = writeln!(io::stdout().lock(), "{text}");
+}
+
+/// Help and version as they are; a usage error as one line that says what to type.
+pub fn usage(error: &clap::Error) -> ExitCode {
+    use clap::error::ErrorKind;
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        let _ = error.print();
+        return ExitStatus::Success.into();
+    }
+    let text = error.to_string();
+    let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+    let what = match error.kind() {
+        ErrorKind::MissingRequiredArgument
+        | ErrorKind::TooFewValues
+        | ErrorKind::WrongNumberOfValues
+        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            "a source and a destination are needed"
+        }
+        _ => first,
+    };
+    self::error(&format!("{what}; type: fcp [OPTIONS] SRC... DST (see fcp --help)"));
+    ExitStatus::Usage.into()
+}
+
+/// Logs to stderr: warnings, and more with each `-v` beyond the first.
+pub fn init_logging(verbose: u8) {
+    let level = match verbose {
+        0 | 1 => tracing::Level::WARN,
+        2 => tracing::Level::INFO,
+        3 => tracing::Level::DEBUG,
+        _ => tracing::Level::TRACE,
+    };
+    let logger = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(io::stderr)
+        .with_target(false)
+        .without_time()
+        .with_ansi(false);
+    // Set once; in tests a second call finds the first.
+    let _ = logger.try_init();
+}
