@@ -131,6 +131,7 @@ impl Job<'_> {
         let ended =
             run_with_signals(&runtime, inlet, move |inlet| engine::copy(send, receive, inlet));
         self.counters.kept_bytes.store(kept.kept_bytes.load(Relaxed), Relaxed);
+        self.counters.moved_bytes.store(kept.moved_bytes.load(Relaxed), Relaxed);
         Ok(ended?)
     }
 
