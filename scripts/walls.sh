@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Who may import whom (CONTRIBUTING.md): fails with a line for each wall that has a hole.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+bad=0
+
+# packages of PACKAGE's dependency tree, one a line, without dev-dependencies
+tree() { cargo tree --locked --edges normal --prefix none --package "$@" | sed 's/ .*//' | sort -u; }
+
+without() { # PACKAGE NAMES...: none of NAMES may be in PACKAGE's tree
+    local package=$1 found
+    shift
+    found=$(tree "$package" | grep -xE "$(IFS='|'; echo "$*")")
+    [ -z "$found" ] && return
+    echo "wall: $package depends on" $found
+    bad=1
+}
+
+without fcp-proto tokio tokio-util rustix socket2 libc getrandom fcp-common fcp-client fcpd
+without fcp-common fcp-client fcpd tokio clap
+without fcp-client fcpd fcp-tests
+without fcpd fcp-client russh suppaftp zip rusqlite indicatif fcp-tests
+
+# The pure part stands without I/O.
+cargo check --locked --quiet -p fcp-common --no-default-features || bad=1
+pure='tokio|std::fs|std::net|Instant::now|SystemTime|rustix|thread::'
+holes=$(grep -rnE "$pure" fcp-proto/src fcp-common/src/transfer fcp-common/src/select \
+    fcp-common/src/range_set.rs fcp-common/src/journal/record.rs fcp-common/src/journal/replay.rs \
+    --include='*.rs' | grep -vE "/tests/|^[^:]*:[0-9]+: *//")
+[ -z "$holes" ] || { echo "wall: pure code names I/O or a clock:"; echo "$holes"; bad=1; }
+
+# Every call about a user's files goes through fcp-common/src/fs.
+holes=$(grep -rnE 'std::fs::|rustix::fs::|tokio::fs' fcp-common/src fcp-client/src fcpd/src \
+    --include='*.rs' | grep -vE '^fcp-common/src/(fs|peer)/|^fcpd/src/(logging|daemon)\.rs|: *//')
+[ -z "$holes" ] || { echo "wall: files are touched outside fcp-common/src/fs:"; echo "$holes"; bad=1; }
+
+exit $bad
