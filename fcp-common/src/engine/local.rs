@@ -10,9 +10,9 @@ use fcp_proto::packet::Summary;
 
 use super::conn::Duplex;
 use super::receive::{self, ReceiveOptions, ReceiveRole};
-use super::send::{self, SendOptions, SendRole, Unreadable, read_whole};
+use super::send::{self, SendOptions, SendRole, read_whole};
 use super::session::{Ended, Inlet, Session, SessionError, spawn};
-use crate::transfer::{Work, digest};
+use crate::transfer::Work;
 use crate::walk::Source;
 
 /// Copying threads: content is bound by memory and the kernel, not by waiting.
@@ -65,31 +65,47 @@ pub fn copy(send: SendOptions, receive: ReceiveOptions, inlet: Inlet) -> Ended<S
 }
 
 impl LocalPlane {
-    /// Moves the content of `work` to the receiver's disk.
-    pub(super) fn copy(&self, role: &SendRole, session: &Session<SendRole>, work: &Work<Source>) {
-        let copied = BUFFER.with_borrow_mut(|buf| {
-            buf.resize(work.block.len as usize, 0);
-            self.copy_through(role, work, buf)
-        });
+    /// Moves the content of `works` to the receiver's disk.
+    pub(super) fn copy(
+        &self,
+        role: &SendRole,
+        session: &Session<SendRole>,
+        works: &[Work<Source>],
+    ) {
+        let copied = BUFFER.with_borrow_mut(|buf| self.copy_through(role, session, works, buf));
         match copied {
-            Ok(Ok(())) => self.receiver.role.worked(&self.receiver),
-            Ok(Err(violation)) => self.receiver.fail(violation.into()),
-            Err(why) => role.give_up(session, work, why),
+            Ok(()) => self.receiver.role.worked(&self.receiver),
+            Err(violation) => self.receiver.fail(violation.into()),
         }
     }
 
     fn copy_through(
         &self,
         role: &SendRole,
-        work: &Work<Source>,
-        buf: &mut [u8],
-    ) -> Result<Result<(), Violation>, Unreadable> {
+        session: &Session<SendRole>,
+        works: &[Work<Source>],
+        buf: &mut Vec<u8>,
+    ) -> Result<(), Violation> {
         let receiver = &self.receiver;
-        if work.whole {
-            read_whole(work, buf)?;
-            return Ok(receiver.role.take_local_whole(receiver, work.block.file, buf));
+        let mut wholes = Vec::new();
+        buf.clear();
+        for work in works {
+            let (start, len) = (buf.len(), work.block.len as usize);
+            buf.resize(start + len, 0);
+            let content = &mut buf[start..];
+            let read = match work.whole {
+                true => read_whole(work, content),
+                false => role.read_block(work, content),
+            };
+            match read {
+                Ok(()) if work.whole => wholes.push((work.block.file, start..start + len, true)),
+                Ok(()) => receiver.role.take_local_block(receiver, work.block, content)?,
+                Err(why) => role.give_up(session, work, why),
+            }
+            if !work.whole {
+                buf.truncate(start);
+            }
         }
-        role.read_block(work, buf)?;
-        Ok(receiver.role.take_local_block(receiver, work.block, buf, digest(buf)))
+        receiver.role.take_wholes(receiver, wholes, buf)
     }
 }

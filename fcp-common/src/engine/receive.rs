@@ -136,6 +136,12 @@ impl Machine for Files {
     fn has_transmit(&self, conn: ConnId, now: Duration) -> bool {
         self.has_transmit(conn, now)
     }
+    fn has_any_transmit(&self, now: Duration) -> bool {
+        self.has_any_transmit(now)
+    }
+    fn is_carrier(&self, conn: ConnId) -> bool {
+        self.is_carrier(conn)
+    }
     fn connections(&self) -> usize {
         self.connections()
     }
@@ -252,7 +258,7 @@ impl ReceiveRole {
     }
 
     /// Small files are complete: writes and publishes those that somebody needs.
-    fn take_wholes(
+    pub(super) fn take_wholes(
         &self,
         session: &Session<Self>,
         wholes: Vec<(FileId, Range<usize>, bool)>,
@@ -286,25 +292,14 @@ impl ReceiveRole {
         Ok(())
     }
 
-    /// A small file in this process's memory: writes and publishes it if somebody needs it.
-    pub(super) fn take_local_whole(
-        &self,
-        session: &Session<Self>,
-        file: FileId,
-        content: &[u8],
-    ) -> Result<(), Violation> {
-        self.take_wholes(session, vec![(file, 0..content.len(), true)], content)
-    }
-
     /// A block in this process's memory.
     pub(super) fn take_local_block(
         &self,
         session: &Session<Self>,
         block: Block,
         content: &[u8],
-        digest: Digest,
     ) -> Result<(), Violation> {
-        let end = BlockDigest { block, digest };
+        let end = BlockDigest { block, digest: digest(content) };
         self.take_block(session, end, content, std::slice::from_ref(&(0..content.len())), true)
     }
 

@@ -123,6 +123,12 @@ impl Machine for Sender<Source> {
     fn has_transmit(&self, conn: ConnId, now: Duration) -> bool {
         self.has_transmit(conn, now)
     }
+    fn has_any_transmit(&self, now: Duration) -> bool {
+        self.has_any_transmit(now)
+    }
+    fn is_carrier(&self, conn: ConnId) -> bool {
+        self.is_carrier(conn)
+    }
     fn connections(&self) -> usize {
         self.connections()
     }
@@ -170,6 +176,7 @@ impl Role for SendRole {
             if events.is_empty() {
                 return;
             }
+            session.notify_room();
             events.into_iter().for_each(|event| self.handle_event(session, event));
         }
     }
@@ -185,7 +192,7 @@ impl Role for SendRole {
             return Ok(false);
         }
         if let Some(plane) = &self.plane {
-            works.iter().for_each(|work| plane.copy(self, session, work));
+            plane.copy(self, session, &works);
             return Ok(true);
         }
         BUFFER.with_borrow_mut(|buf| {
@@ -474,7 +481,7 @@ impl Announcer {
             if session.is_over() {
                 return None;
             }
-            machine = session.wait(machine, WALKER_TICK);
+            machine = session.wait_for_room(machine, WALKER_TICK);
         }
         if session.is_over() {
             return None;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -21,6 +21,11 @@ use super::report::Counters;
 const KEEPALIVE: Duration = Duration::from_secs(15);
 /// How long a writer sleeps at most while it has something to watch for.
 const TICK: Duration = Duration::from_millis(500);
+/// How long the carrier's writer sleeps at most while the machine is being fed: what it may find
+/// then was not worth a wake-up of its own.
+const BUSY_TICK: Duration = Duration::from_millis(3);
+/// How long after it was last fed the machine counts as busy.
+const ACTIVE_MILLIS: u64 = 100;
 /// Message bytes that go out in one write.
 const MESSAGES_AT_ONCE: usize = 64 << 10;
 /// Connections lost to damaged frames before the path itself is blamed.
@@ -90,6 +95,8 @@ pub(super) trait Machine: Send {
     fn poll_transmit(&mut self, conn: ConnId, now: Duration, budget: usize, out: &mut Vec<u8>);
     fn poll_timeout(&self, now: Duration) -> Option<Duration>;
     fn has_transmit(&self, conn: ConnId, now: Duration) -> bool;
+    fn has_any_transmit(&self, now: Duration) -> bool;
+    fn is_carrier(&self, conn: ConnId) -> bool;
     fn connections(&self) -> usize;
     /// Whether the session is over for this end.
     fn is_over(&self) -> bool;
@@ -143,8 +150,12 @@ pub(super) struct Session<R: Role> {
     pub(super) role: R,
     pub(super) counters: Arc<Counters>,
     machine: Mutex<R::Machine>,
-    /// Writers and the walker wait here.
+    /// Writers wait here.
     changed: Condvar,
+    /// The walker waits here.
+    room: Condvar,
+    /// When the machine was last fed, in milliseconds since the session began.
+    active: AtomicU64,
     waiting: AtomicUsize,
     started: Instant,
     over: AtomicBool,
@@ -228,6 +239,8 @@ impl<R: Role> Session<R> {
             counters,
             machine: Mutex::new(machine),
             changed: Condvar::new(),
+            room: Condvar::new(),
+            active: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
             started: Instant::now(),
             over: AtomicBool::new(false),
@@ -254,15 +267,30 @@ impl<R: Role> Session<R> {
         self.over.load(Ordering::Acquire)
     }
 
-    /// Wakes whoever waits for the machine to have something.
+    /// Wakes the writers if the machine has something for them, which saves most wake-ups: what
+    /// may wait for company is found by the carrier's own tick.
     pub(super) fn notify(&self) {
-        if self.waiting.load(Ordering::Acquire) > 0 {
+        self.active.store(self.now().as_millis() as u64, Ordering::Relaxed);
+        if self.waiting.load(Ordering::Acquire) > 0 && self.machine().has_any_transmit(self.now()) {
             self.changed.notify_all();
         }
     }
 
-    /// Waits until something changed, at most `limit`.
-    pub(super) fn wait<'a>(
+    /// Wakes the walker, which waits for room.
+    pub(super) fn notify_room(&self) {
+        self.room.notify_all();
+    }
+
+    /// Waits until there may be room for more entries, at most `limit`.
+    pub(super) fn wait_for_room<'a>(
+        &self,
+        machine: MutexGuard<'a, R::Machine>,
+        limit: Duration,
+    ) -> MutexGuard<'a, R::Machine> {
+        self.room.wait_timeout(machine, limit).unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    fn wait<'a>(
         &self,
         machine: MutexGuard<'a, R::Machine>,
         limit: Duration,
@@ -522,8 +550,6 @@ impl<R: Role> Session<R> {
             }
             if machine.has_transmit(conn, now) {
                 machine.poll_transmit(conn, now, MESSAGES_AT_ONCE, out);
-                drop(machine);
-                self.notify();
                 return true;
             }
             if last_write.elapsed() >= KEEPALIVE {
@@ -532,7 +558,11 @@ impl<R: Role> Session<R> {
             }
             let due = machine.poll_timeout(now).map(|at| at.saturating_sub(now));
             let limit = due.unwrap_or(KEEPALIVE - last_write.elapsed().min(KEEPALIVE));
-            machine = self.wait(machine, limit.clamp(Duration::from_millis(1), TICK));
+            let active = (now.as_millis() as u64)
+                .saturating_sub(self.active.load(Ordering::Relaxed))
+                < ACTIVE_MILLIS;
+            let tick = if active && machine.is_carrier(conn) { BUSY_TICK } else { TICK };
+            machine = self.wait(machine, limit.clamp(Duration::from_millis(1), tick));
             machine.handle_timeout(self.now());
         }
     }
@@ -549,11 +579,16 @@ impl<R: Role> Session<R> {
         let close = self.closers.lock().unwrap_or_else(PoisonError::into_inner).remove(&conn);
         let Some(close) = close else { return };
         close();
-        let left = {
+        let (over, left) = {
             let mut machine = self.machine();
+            // The peer hangs up as soon as it has CLOSE, perhaps before our writer returns.
+            let over = machine.is_over();
             machine.handle_conn_lost(conn);
-            machine.connections()
+            (over, machine.connections())
         };
+        if over {
+            self.end();
+        }
         if !self.is_over() {
             tracing::info!("connection {} is gone ({why}), {left} left", conn.0);
             if left == 0 {
@@ -570,6 +605,7 @@ impl<R: Role> Session<R> {
         // Taken once so that nobody is between looking and waiting.
         drop(self.machine());
         self.changed.notify_all();
+        self.room.notify_all();
     }
 
     fn close_all(&self) {

@@ -194,6 +194,11 @@ impl Link {
         self.out.unsent.is_empty()
     }
 
+    /// The connection that messages travel on now.
+    pub fn carrier(&self) -> Option<ConnId> {
+        self.carrier
+    }
+
     /// The connections that live.
     pub fn connections(&self) -> usize {
         self.conns.len()

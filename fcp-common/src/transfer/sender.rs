@@ -267,11 +267,22 @@ impl<S: Clone> Sender<S> {
 
     /// Whether `conn` has anything to transmit now.
     pub fn has_transmit(&self, conn: ConnId, now: Duration) -> bool {
-        !self.announce.is_empty()
+        let messages = !self.announce.is_empty()
             || !self.dirs_end.is_empty()
-            || (self.walked && !self.finish_sent)
+            || (self.walked && !self.finish_sent);
+        (messages && self.is_carrier(conn))
             || self.link.has_transmit(conn, now)
             || self.schedule.has_fresh()
+    }
+
+    /// Whether any connection has anything to transmit now.
+    pub fn has_any_transmit(&self, now: Duration) -> bool {
+        self.link.carrier().is_some_and(|carrier| self.has_transmit(carrier, now))
+    }
+
+    /// Whether messages travel on `conn` now.
+    pub fn is_carrier(&self, conn: ConnId) -> bool {
+        self.link.carrier() == Some(conn)
     }
 
     /// Whether the walker must wait: too much is announced and unfinished.
@@ -332,6 +343,9 @@ impl<S: Clone> Sender<S> {
     }
 
     fn handle_in_order(&mut self, message: Message) -> Result<(), Violation> {
+        if self.closed.is_some() {
+            return Err(Violation::Unexpected { got: message.flag(), expected: "nothing after CLOSE" });
+        }
         match message {
             Message::Want(wants) => wants.into_iter().try_for_each(|w| self.handle_want(w)),
             Message::Written(list) => {

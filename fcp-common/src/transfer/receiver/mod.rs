@@ -36,6 +36,10 @@ pub use types::{Action, Admits, Config, Existing, FileMeta, Placement, ReceiveEv
 
 /// Results, wants or acknowledgements in one message; keeps it below a frame.
 const AT_ONCE: usize = 1000;
+/// Results and acknowledgements that are worth a frame at once. Nobody waits for a single one.
+const LAZY_AT_ONCE: usize = 128;
+/// Longest time that fewer of them are held back.
+const LAZY_DELAY: Duration = Duration::from_millis(3);
 
 /// The receiving end of a session. `D` is the caller's handle on a directory, `F` on a file.
 pub struct Receiver<D, F> {
@@ -59,6 +63,8 @@ pub struct Receiver<D, F> {
     finish: Option<RootMeta>,
     finishing: bool,
     closed: bool,
+    /// When results and acknowledgements were last put into messages.
+    flushed: Duration,
     summary: Summary,
 }
 
@@ -85,6 +91,7 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
             finish: None,
             finishing: false,
             closed: false,
+            flushed: Duration::ZERO,
             summary: Summary::default(),
         }
     }
@@ -158,16 +165,26 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
 
     /// When to call again though nothing happened.
     pub fn poll_timeout(&self) -> Option<Duration> {
-        self.link.poll_timeout()
+        let lazy = (self.lazy() > 0).then(|| self.flushed + LAZY_DELAY);
+        [self.link.poll_timeout(), lazy].into_iter().flatten().min()
     }
 
     /// Whether `conn` has anything to transmit now.
     pub fn has_transmit(&self, conn: ConnId, now: Duration) -> bool {
-        let pending = !self.wants.is_empty()
-            || !self.results.is_empty()
-            || !self.written.is_empty()
-            || !self.digests_wanted.is_empty();
-        pending || self.link.has_transmit(conn, now)
+        let lazy = self.lazy();
+        let due = lazy >= LAZY_AT_ONCE || (lazy > 0 && now >= self.flushed + LAZY_DELAY);
+        let pending = !self.wants.is_empty() || !self.digests_wanted.is_empty() || due;
+        (pending && self.is_carrier(conn)) || self.link.has_transmit(conn, now)
+    }
+
+    /// Whether any connection has anything to transmit now.
+    pub fn has_any_transmit(&self, now: Duration) -> bool {
+        self.link.carrier().is_some_and(|carrier| self.has_transmit(carrier, now))
+    }
+
+    /// Whether messages travel on `conn` now.
+    pub fn is_carrier(&self, conn: ConnId) -> bool {
+        self.link.carrier() == Some(conn)
     }
 
     /// Whether CLOSE has been queued and everything transmitted.
@@ -209,6 +226,9 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
             Message::Finish(root) => {
                 if self.finish.replace(root).is_some() {
                     return Err(Violation::rule(flag, "comes twice"));
+                }
+                if self.has_open_dirs() {
+                    return Err(Violation::rule(flag, "comes before every directory has ended"));
                 }
                 self.forget_root_if_unused();
                 if self.dirs.contains_key(&DirId::ROOT) {
@@ -270,7 +290,12 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
         }
     }
 
+    fn lazy(&self) -> usize {
+        self.results.len() + self.written.len()
+    }
+
     fn flush(&mut self, now: Duration) {
+        self.flushed = now;
         send_all(&mut self.link, &mut self.wants, Message::Want, now);
         send_all(&mut self.link, &mut self.digests_wanted, Message::DigestsWanted, now);
         send_all(&mut self.link, &mut self.written, Message::Written, now);

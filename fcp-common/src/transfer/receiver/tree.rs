@@ -88,6 +88,11 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
         self.finish_if_done(DirId::ROOT);
     }
 
+    /// Whether a directory is announced whose children are not all.
+    pub(super) fn has_open_dirs(&self) -> bool {
+        self.dirs.values().any(|d| d.entry.is_some() && !d.ended)
+    }
+
     /// Nothing was announced, so the destination was never needed.
     pub(super) fn forget_root_if_unused(&mut self) {
         if !self.root_asked {
@@ -178,7 +183,10 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
         let Some(file) = self.files.get(&old) else {
             return self.replaced_too_late(old, entry);
         };
-        let same_place = file.entry.parent == entry.parent && entry.kind() == EntryKind::File;
+        let same_name = file.entry.name == entry.name || entry.parent == DirId::ROOT;
+        let same_place = file.entry.parent == entry.parent
+            && same_name
+            && entry.kind() == EntryKind::File;
         if !same_place {
             return Err(Violation::rule(flag, "puts something else in a file's place"));
         }
