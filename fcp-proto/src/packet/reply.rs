@@ -96,13 +96,18 @@ impl WireError {
     /// An error with its text cut to [`MAX_TEXT`] bytes.
     pub fn new(code: ErrorCode, text: impl Into<String>) -> WireError {
         let mut text = text.into();
-        let mut cut = text.len().min(MAX_TEXT);
-        while !text.is_char_boundary(cut) {
-            cut -= 1;
-        }
-        text.truncate(cut);
+        text.truncate(cut_text(&text, MAX_TEXT).len());
         WireError { code, text }
     }
+}
+
+/// The front of `text` that is at most `max` bytes of whole characters.
+pub(crate) fn cut_text(text: &str, max: usize) -> &str {
+    let mut cut = text.len().min(max);
+    while !text.is_char_boundary(cut) {
+        cut -= 1;
+    }
+    &text[..cut]
 }
 
 impl Wire for WireError {
