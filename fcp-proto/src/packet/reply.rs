@@ -118,8 +118,8 @@ impl Wire for WireError {
 
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let code = ErrorCode(r.u16()?);
-        let text = String::from_utf8_lossy(r.bytes16(MAX_TEXT)?).into_owned();
-        Ok(WireError { code, text })
+        // Bytes that are not UTF-8 grow when they are replaced, so the text is cut again.
+        Ok(WireError::new(code, String::from_utf8_lossy(r.bytes16(MAX_TEXT)?)))
     }
 }
 
@@ -192,7 +192,11 @@ impl Wire for Written {
     }
 
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        Ok(Written { file: FileId(r.u32()?), offset: r.u64()? })
+        let written = Written { file: FileId(r.u32()?), offset: r.u64()? };
+        if !written.offset.is_multiple_of(BLOCK) || written.offset >= MAX_FILE_SIZE {
+            return Err(DecodeError::Malformed("an offset where no block begins"));
+        }
+        Ok(written)
     }
 }
 
