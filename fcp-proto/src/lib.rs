@@ -13,6 +13,7 @@ pub mod limits;
 pub mod meta;
 pub mod packet;
 pub mod path;
+pub mod state;
 pub mod v1;
 pub mod version;
 
