@@ -8,6 +8,8 @@ pub mod coding;
 pub mod error;
 pub mod flag;
 pub mod frame;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod ids;
 pub mod limits;
 pub mod meta;

@@ -11,13 +11,16 @@ use fcp_proto::{
     Digest, DirId, ErrorCode, FileId, Flag, Name, RelPath, SessionId, Timestamp, escape,
 };
 
+/// Fails unless bytes decode to one certain value.
+type Check = Box<dyn Fn(&[u8])>;
+
 /// A value, its bytes, and names for the fields of the payloads.
 pub(crate) struct Example {
     pub(crate) name: &'static str,
     pub(crate) bytes: Vec<u8>,
     /// Names and lengths that add up to the payload of each frame in turn.
     fields: Vec<(&'static str, usize)>,
-    check: Box<dyn Fn(&[u8])>,
+    check: Check,
 }
 
 impl Example {
