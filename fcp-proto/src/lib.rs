@@ -8,11 +8,15 @@ pub mod coding;
 pub mod error;
 pub mod flag;
 pub mod frame;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod ids;
 pub mod limits;
 pub mod meta;
 pub mod packet;
 pub mod path;
+pub mod state;
+pub mod v1;
 pub mod version;
 
 pub use coding::DecodeError;

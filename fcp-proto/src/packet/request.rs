@@ -1,7 +1,7 @@
 //! REQUEST: what the client wants. In a version 2 session this counts, not the JSON of PUSH or PULL.
 
-use crate::coding::{DecodeError, Reader, Wire, put_bytes16};
-use crate::limits::{MAX_PATH, MAX_RULE, MAX_RULES, MAX_SOURCES};
+use crate::coding::{DecodeError, Reader, Wire, decode_exact, put_bytes16};
+use crate::limits::{MAX_MESSAGE, MAX_PATH, MAX_RULE, MAX_RULES, MAX_SOURCES};
 
 /// Who sends content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +81,22 @@ pub struct Request {
     pub paths: Vec<Vec<u8>>,
     /// Filter rules, first match wins.
     pub rules: Vec<Rule>,
+}
+
+impl Request {
+    /// Whether the peer can take this. Encoding cannot fail, so it cuts what is over a limit: a
+    /// client asks here first, as a path that was cut is another path.
+    pub fn check(&self) -> Result<(), DecodeError> {
+        let mut bytes = Vec::new();
+        self.encode(&mut bytes);
+        if bytes.len() > MAX_MESSAGE - size_of::<u32>() {
+            return Err(DecodeError::Malformed("more paths and filters than fit a message"));
+        }
+        match decode_exact::<Request>(&bytes)? == *self {
+            true => Ok(()),
+            false => Err(DecodeError::Malformed("a path or filter that is too long")),
+        }
+    }
 }
 
 impl Wire for Request {
@@ -164,4 +180,30 @@ fn list<T>(
         all.push(item(r)?);
     }
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_that_would_be_cut_is_refused_before_it_is_sent() {
+        let of = |paths: Vec<Vec<u8>>| Request {
+            direction: Direction::Pull,
+            options: Options::default(),
+            durability: Durability::None,
+            paths,
+            rules: vec![],
+        };
+        assert_eq!(of(vec![vec![b'a'; MAX_PATH]; 200]).check(), Ok(()));
+        for bad in [
+            of(vec![]),
+            of(vec![vec![b'a'; MAX_PATH + 1]]),
+            of(vec![b"a\0b".to_vec()]),
+            of(vec![vec![]; MAX_SOURCES + 1]),
+            of(vec![vec![b'a'; MAX_PATH]; 300]),
+        ] {
+            assert!(bad.check().is_err());
+        }
+    }
 }
