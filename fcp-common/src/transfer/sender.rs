@@ -344,7 +344,10 @@ impl<S: Clone> Sender<S> {
 
     fn handle_in_order(&mut self, message: Message) -> Result<(), Violation> {
         if self.closed.is_some() {
-            return Err(Violation::Unexpected { got: message.flag(), expected: "nothing after CLOSE" });
+            return Err(Violation::Unexpected {
+                got: message.flag(),
+                expected: "nothing after CLOSE",
+            });
         }
         match message {
             Message::Want(wants) => wants.into_iter().try_for_each(|w| self.handle_want(w)),

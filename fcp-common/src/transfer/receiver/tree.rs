@@ -184,9 +184,8 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
             return self.replaced_too_late(old, entry);
         };
         let same_name = file.entry.name == entry.name || entry.parent == DirId::ROOT;
-        let same_place = file.entry.parent == entry.parent
-            && same_name
-            && entry.kind() == EntryKind::File;
+        let same_place =
+            file.entry.parent == entry.parent && same_name && entry.kind() == EntryKind::File;
         if !same_place {
             return Err(Violation::rule(flag, "puts something else in a file's place"));
         }
