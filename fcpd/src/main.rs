@@ -1,2 +1,7 @@
 //! fcpd.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    fcpd::main_impl()
+}

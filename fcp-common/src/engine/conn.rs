@@ -34,6 +34,17 @@ impl Duplex {
         Ok(Duplex { reader: Box::new(stream), writer: Box::new(writer), close: Box::new(close) })
     }
 
+    /// Keeps `guard` alive until the connection is closed, such as the permit that admitted it.
+    pub fn with_guard(self, guard: impl Send + Sync + 'static) -> Duplex {
+        let Duplex { reader, writer, close } = self;
+        let close = move || {
+            // Named so that the closure owns it: a session drops this closure when it closes.
+            let _ = &guard;
+            close();
+        };
+        Duplex { reader, writer, close: Box::new(close) }
+    }
+
     /// Two connected ends in this process, for messages only.
     pub(crate) fn pair() -> io::Result<(Duplex, Duplex)> {
         let (a, b) = UnixStream::pair()?;

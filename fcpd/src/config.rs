@@ -1,0 +1,172 @@
+//! What the command line and the environment come to.
+
+use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::cli::{Args, LogLevel, PORT};
+
+/// Everything that the program needs to know to run.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where to listen.
+    pub listen: Vec<SocketAddr>,
+    /// The user named the addresses, so that each of them must be had.
+    pub listen_is_explicit: bool,
+    /// How much is logged.
+    pub log_level: LogLevel,
+    /// Where the log can go, in the background only; the first one that is given.
+    pub log_file: Option<PathBuf>,
+    /// This process starts another one in the background and ends.
+    pub launch_background: bool,
+    /// This process is the one in the background.
+    pub detached: bool,
+    /// What the server itself needs.
+    pub server: Config,
+}
+
+/// What [`crate::server::serve`] needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Most connections in a session.
+    pub connections: u16,
+    /// What relative paths of requests are below.
+    pub home: PathBuf,
+    /// Bits that new files do not get.
+    pub umask: u16,
+    /// Bounds on what peers can make the server keep or wait for.
+    pub limits: Limits,
+}
+
+/// Bounds on what peers can make the server keep or wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections of one uid without a complete first frame.
+    pub waiting_per_uid: usize,
+    /// Connections without a complete first frame.
+    pub waiting: usize,
+    /// How long the whole first frame may take; a deadline, not a silence.
+    pub first_frame: Duration,
+    /// How long the REQUEST may take.
+    pub request: Duration,
+    /// Sessions of one uid.
+    pub sessions_per_uid: usize,
+    /// Sessions.
+    pub sessions: usize,
+    /// How long running sessions may go on once the server is told to end. As long as the peer may
+    /// be silent: a session that still does something by then would do so for ever.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            waiting_per_uid: 64,
+            waiting: 256,
+            first_frame: Duration::from_secs(10),
+            request: Duration::from_secs(10),
+            sessions_per_uid: 16,
+            sessions: 256,
+            drain: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Settings {
+    /// Resolves what was typed with the environment that `var` reads and the process's `umask`.
+    ///
+    /// # Errors
+    /// One line that says what is refused, and what to do instead.
+    pub fn resolve(
+        args: Args,
+        var: impl Fn(&str) -> Option<OsString>,
+        umask: u32,
+    ) -> Result<Settings, String> {
+        if let Some(far) = args.listen.iter().find(|a| !a.ip().to_canonical().is_loopback()) {
+            return Err(format!(
+                "cannot listen on {far}: fcpd serves loopback addresses only, as it has neither \
+                 TLS nor tokens yet; use ssh to come from other hosts"
+            ));
+        }
+        let background = args.background || args.detached;
+        let home = absolute(var("HOME"));
+        let default_level = if background { LogLevel::Info } else { LogLevel::Warn };
+        Ok(Settings {
+            listen_is_explicit: !args.listen.is_empty(),
+            listen: if args.listen.is_empty() { default_addresses() } else { args.listen },
+            log_level: args.log_level.unwrap_or(default_level),
+            log_file: log_file(absolute(var("XDG_STATE_HOME")), home.clone()),
+            launch_background: args.background && !args.detached,
+            detached: args.detached,
+            server: Config {
+                connections: args.connections,
+                home: home.unwrap_or_else(|| PathBuf::from("/")),
+                umask: (umask & 0o777) as u16,
+                limits: Limits::default(),
+            },
+        })
+    }
+}
+
+/// A variable counts when it is an absolute path, as the XDG specification has it.
+fn absolute(value: Option<OsString>) -> Option<PathBuf> {
+    value.map(PathBuf::from).filter(|path| path.is_absolute())
+}
+
+fn default_addresses() -> Vec<SocketAddr> {
+    let loopback: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    loopback.map(|ip| SocketAddr::new(ip, PORT)).to_vec()
+}
+
+/// Never a directory that others can write to, and no look-up of the user's name.
+fn log_file(state_home: Option<PathBuf>, home: Option<PathBuf>) -> Option<PathBuf> {
+    let dir = state_home.or_else(|| home.map(|home| home.join(".local/state")))?;
+    Some(dir.join("fcp/fcpd.log"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    fn resolve(args: &[&str], env: &[(&str, &str)]) -> Result<Settings, String> {
+        let args = Args::parse_from(["fcpd"].iter().chain(args));
+        let var = |name: &str| env.iter().find(|(n, _)| *n == name).map(|(_, value)| value.into());
+        Settings::resolve(args, var, 0o022)
+    }
+
+    #[test]
+    fn the_log_is_in_the_state_directory() {
+        let log = |env| resolve(&["-d"], env).unwrap().log_file;
+        assert_eq!(
+            log(&[("HOME", "/home/a"), ("XDG_STATE_HOME", "/state")]),
+            Some("/state/fcp/fcpd.log".into())
+        );
+        assert_eq!(log(&[("HOME", "/home/a")]), Some("/home/a/.local/state/fcp/fcpd.log".into()));
+        assert_eq!(log(&[("XDG_STATE_HOME", "relative")]), None);
+    }
+
+    #[test]
+    fn without_a_home_paths_are_below_the_root() {
+        assert_eq!(resolve(&[], &[]).unwrap().server.home, PathBuf::from("/"));
+    }
+
+    #[test]
+    fn only_loopback_is_listened_on() {
+        for far in ["0.0.0.0:1", "[::]:1", "192.0.2.1:1", "[::ffff:192.0.2.1]:1"] {
+            let refused = resolve(&["--listen", far], &[]).unwrap_err();
+            assert!(refused.contains(far.trim_end_matches(":1")), "{refused}");
+            assert!(!refused.contains('\n'));
+        }
+        assert!(resolve(&["--listen", "127.8.9.1:1", "--listen", "[::1]:1"], &[]).is_ok());
+    }
+
+    #[test]
+    fn the_background_says_more() {
+        assert_eq!(resolve(&["-d"], &[]).unwrap().log_level, LogLevel::Info);
+        assert_eq!(resolve(&[], &[]).unwrap().log_level, LogLevel::Warn);
+        assert_eq!(resolve(&["--loglevel", "trace"], &[]).unwrap().log_level, LogLevel::Trace);
+    }
+}

@@ -1,0 +1,162 @@
+//! The log: where it goes, and how refusals are kept from flooding it.
+
+use std::collections::HashMap;
+use std::fmt::Display;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tracing::level_filters::LevelFilter;
+
+use crate::cli::LogLevel;
+use crate::config::Settings;
+
+/// A log longer than this is put aside at the next start.
+const MAX_LOG: u64 = 10 << 20;
+/// At most one line per kind of refusal in this time.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// Starts logging: to stderr in the foreground, to the log file in the background.
+///
+/// # Errors
+/// The log file cannot be used; the text names it.
+pub(crate) fn init(settings: &Settings) -> Result<(), String> {
+    let format = tracing_subscriber::fmt()
+        .with_max_level(level(settings.log_level))
+        .with_target(false)
+        .with_ansi(false);
+    if !settings.detached {
+        format.with_writer(io::stderr).init();
+        return Ok(());
+    }
+    let candidate = settings.log_file.clone().or_else(system_log);
+    let Some(path) = candidate else {
+        eprintln!("fcpd: nothing is logged: set HOME or XDG_STATE_HOME to have a log");
+        return Ok(());
+    };
+    let file = open(&path).map_err(|e| format!("cannot log to {}: {e}", shown(&path)))?;
+    format.with_writer(Mutex::new(file)).init();
+    Ok(())
+}
+
+/// Without HOME, root still has a directory that only root can write to.
+fn system_log() -> Option<PathBuf> {
+    rustix::process::geteuid().is_root().then(|| PathBuf::from("/var/log/fcpd.log"))
+}
+
+fn shown(path: &Path) -> String {
+    fcp_proto::escape(path.as_os_str().as_encoded_bytes())
+}
+
+fn level(level: LogLevel) -> LevelFilter {
+    match level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    if let Some(dir) = path.parent() {
+        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        require_ours(dir)?;
+    }
+    if fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() > MAX_LOG) {
+        fs::rename(path, path.with_extension("log.1"))?;
+    }
+    let flags = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
+    let file =
+        OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(flags).open(path)?;
+    // A fifo or a device that somebody left there would hold up every line.
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("not a regular file")) }
+}
+
+/// Whoever else owns the directory could put another file in the log's place.
+fn require_ours(dir: &Path) -> io::Result<()> {
+    let meta = fs::symlink_metadata(dir)?;
+    let ours = meta.uid() == rustix::process::geteuid().as_raw();
+    if meta.is_dir() && ours && meta.mode() & 0o002 == 0 {
+        return Ok(());
+    }
+    Err(io::Error::other("its directory belongs to another user, or everybody can write to it"))
+}
+
+/// The log of what is refused: at most one line a second of each kind.
+#[derive(Debug, Default)]
+pub(crate) struct Refusals(Mutex<HashMap<&'static str, Kind>>);
+
+#[derive(Debug)]
+struct Kind {
+    last: Instant,
+    suppressed: u64,
+}
+
+impl Refusals {
+    /// Logs `text`, already escaped, as a warning, or counts it when its kind was logged just now.
+    pub(crate) fn log(&self, kind: &'static str, text: impl Display) {
+        match self.admit(kind, Instant::now()) {
+            Some(0) => tracing::warn!("{text}"),
+            Some(n) => tracing::warn!("{text} (and {n} more of the kind since the last line)"),
+            None => {}
+        }
+    }
+
+    /// How many lines of this kind were suppressed before this one; `None` when this one is, too.
+    fn admit(&self, kind: &'static str, now: Instant) -> Option<u64> {
+        let mut kinds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(seen) = kinds.get_mut(kind) else {
+            kinds.insert(kind, Kind { last: now, suppressed: 0 });
+            return Some(0);
+        };
+        if now.duration_since(seen.last) < QUIET {
+            seen.suppressed += 1;
+            return None;
+        }
+        seen.last = now;
+        Some(std::mem::take(&mut seen.suppressed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a24_one_line_a_second_of_each_kind_and_none_is_lost_silently() {
+        let refusals = Refusals::default();
+        let start = Instant::now();
+        assert_eq!(refusals.admit("a", start), Some(0));
+        assert_eq!(refusals.admit("a", start), None);
+        assert_eq!(refusals.admit("b", start), Some(0));
+        assert_eq!(refusals.admit("a", start + Duration::from_millis(999)), None);
+        assert_eq!(refusals.admit("a", start + QUIET), Some(2));
+        assert_eq!(refusals.admit("a", start + 2 * QUIET), Some(0));
+    }
+
+    #[test]
+    fn the_log_is_private_and_follows_no_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("fcp/fcpd.log");
+        let mode = |p: &Path| fs::metadata(p).unwrap().mode() & 0o777;
+        drop(open(&path).unwrap());
+        assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("elsewhere", &path).unwrap();
+        assert!(open(&path).is_err());
+        assert!(!path.with_file_name("elsewhere").exists());
+    }
+
+    #[test]
+    fn a_long_log_is_put_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("fcp/fcpd.log");
+        open(&path).unwrap().set_len(MAX_LOG + 1).unwrap();
+        assert_eq!(open(&path).unwrap().metadata().unwrap().len(), 0);
+        assert_eq!(fs::metadata(path.with_extension("log.1")).unwrap().len(), MAX_LOG + 1);
+    }
+}

@@ -1,0 +1,220 @@
+//! Listening, accepting, and asking the kernel whose each connection is.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fcp_common::peer::peer_uid;
+use fcp_proto::ErrorCode;
+use fcp_proto::packet::WireError;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpStream;
+use tokio::runtime::Runtime;
+use tokio_util::task::TaskTracker;
+
+use crate::access::{Refusal, may_serve};
+use crate::config::{Config, Settings};
+use crate::handshake::{self, Waiting};
+use crate::logging::Refusals;
+use crate::sessions::Sessions;
+use crate::shutdown::Shutdown;
+
+/// Connections that the kernel keeps until they are accepted.
+const BACKLOG: i32 = 1024;
+/// First and longest pause after a failed accept: what is missing, others must give back first.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
+/// How long cancelled sessions may take. Longer than the engine lingers; only a disk that does not
+/// answer takes more, and its thread ends with the process.
+const CANCELLED: Duration = Duration::from_secs(10);
+
+/// A server that runs: what all its connections share.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) config: Config,
+    pub(crate) waiting: Arc<Waiting>,
+    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) refusals: Refusals,
+    own_uid: u32,
+    tasks: TaskTracker,
+}
+
+/// A runtime fit for [`serve`]: one thread, as sessions bring their own.
+///
+/// # Errors
+/// The system gives no event queue.
+pub fn runtime() -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+/// Serves the connections of `listeners` until `shutdown` says so and running sessions have ended.
+/// To be called within a runtime.
+///
+/// # Errors
+/// A listener cannot be used; nothing was served.
+pub async fn serve(
+    listeners: Vec<TcpListener>,
+    config: Config,
+    shutdown: Shutdown,
+) -> io::Result<()> {
+    let server = Arc::new(Server {
+        waiting: Waiting::new(&config.limits),
+        sessions: Sessions::new(&config.limits),
+        refusals: Refusals::default(),
+        own_uid: rustix::process::geteuid().as_raw(),
+        tasks: TaskTracker::new(),
+        shutdown,
+        config,
+    });
+    let listeners = listeners.into_iter().map(into_tokio).collect::<io::Result<Vec<_>>>()?;
+    for listener in listeners {
+        server.tasks.spawn(accept_all(Arc::clone(&server), listener));
+    }
+    server.shutdown.draining().await;
+    tracing::info!("no more connections are accepted");
+    server.drain().await;
+    Ok(())
+}
+
+fn into_tokio(listener: TcpListener) -> io::Result<tokio::net::TcpListener> {
+    listener.set_nonblocking(true)?;
+    tokio::net::TcpListener::from_std(listener)
+}
+
+/// Binds every address of `settings`; of the default ones, those that this host has.
+///
+/// # Errors
+/// One line that names the address and says what to do.
+pub(crate) fn bind_all(settings: &Settings) -> Result<Vec<TcpListener>, String> {
+    let mut bound = Vec::new();
+    for addr in &settings.listen {
+        match bind(*addr) {
+            Ok(listener) => bound.push(listener),
+            // Not every host has IPv6, and who did not ask for it does not miss it.
+            Err(_) if addr.is_ipv6() && !settings.listen_is_explicit => {}
+            Err(error) => return Err(not_bound(*addr, &error)),
+        }
+    }
+    Ok(bound)
+}
+
+/// A listener on `addr`; a port in use by anybody is an error.
+///
+/// # Errors
+/// As the system gives them.
+pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // Connections of an earlier run that linger are no reason to fail. Never SO_REUSEPORT, with
+    // which a second process of this user would take a share of the connections.
+    socket.set_reuse_address(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn not_bound(addr: SocketAddr, error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            format!("{addr} is already in use: another fcpd, or choose --listen")
+        }
+        io::ErrorKind::PermissionDenied => {
+            format!("cannot listen on {addr}: ports below 1024 need root; choose --listen")
+        }
+        _ => format!("cannot listen on {addr}: {error}"),
+    }
+}
+
+/// Lets this process open as many files as it may: hundreds of connections need three each.
+pub(crate) fn raise_file_limit() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // With fewer it works too, until it does not; then accept backs off.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+}
+
+async fn accept_all(server: Arc<Server>, listener: tokio::net::TcpListener) {
+    let mut pause = PAUSES.0;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = server.shutdown.draining() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                pause = PAUSES.0;
+                server.admit(stream, peer);
+                // Whoever is there already goes first, or a flood would starve them.
+                tokio::task::yield_now().await;
+            }
+            // The peer gave up before we came to it.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                server.refusals.log("accept", format_args!("cannot accept a connection: {error}"));
+                server.waiting.drop_oldest();
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PAUSES.1);
+            }
+        }
+    }
+}
+
+impl Server {
+    /// Serves a connection if it is our user's; nothing was read from it.
+    fn admit(self: &Arc<Server>, stream: TcpStream, peer: SocketAddr) {
+        match self.identify(&stream, peer) {
+            Ok(uid) => {
+                let place = self.waiting.admit(uid);
+                let server = Arc::clone(self);
+                self.tasks.spawn(async move {
+                    handshake::serve(&server, stream, uid, place).await;
+                });
+            }
+            Err(refusal) => {
+                self.refusals.log(kind(&refusal), &refusal);
+                handshake::refuse(
+                    stream,
+                    &WireError::new(ErrorCode::REFUSED, refusal.text_for_peer()),
+                );
+            }
+        }
+    }
+
+    fn identify(&self, stream: &TcpStream, peer: SocketAddr) -> Result<u32, Refusal> {
+        let uid = match stream.local_addr() {
+            Ok(local) => peer_uid(stream.as_fd(), peer, local),
+            // Only a connection that is gone has no address.
+            Err(_) => Err(fcp_common::peer::Unknown::NotEstablished(fcp_common::peer::End::Ours)),
+        };
+        may_serve(self.own_uid, uid.clone())?;
+        Ok(uid?)
+    }
+
+    /// Waits for running sessions, first patiently.
+    async fn drain(&self) {
+        self.tasks.close();
+        tokio::select! {
+            () = self.tasks.wait() => return,
+            () = tokio::time::sleep(self.config.limits.drain) => {
+                tracing::warn!("running sessions are cancelled, they took too long");
+            }
+            () = self.shutdown.cancelling() => tracing::warn!("running sessions are cancelled"),
+        }
+        self.shutdown.cancel();
+        if tokio::time::timeout(CANCELLED, self.tasks.wait()).await.is_err() {
+            tracing::error!("a session did not end in time; what it received is kept");
+        }
+    }
+}
+
+fn kind(refusal: &Refusal) -> &'static str {
+    match refusal {
+        Refusal::OtherUser { .. } => "other-user",
+        Refusal::Unidentified(_) => "unidentified",
+    }
+}
