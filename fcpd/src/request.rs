@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fcp_common::engine::{
-    Counters, Destination, DestinationError, DestinationOptions, Duplex, Ended, Inlet, NoReport,
-    ReceiveOptions, RequestBy, SendOptions, SessionError, receive, send,
+    Counters, Destination, DestinationOptions, Duplex, Ended, Inlet, NoReport, ReceiveOptions,
+    RequestBy, SendOptions, SessionError, receive, send,
 };
 use fcp_common::expand::expand;
 use fcp_common::fs::DirPool;
 use fcp_common::select::RuleSet;
-use fcp_common::transfer::{Config as Receiving, RootRule};
+use fcp_common::transfer::Config as Receiving;
 use fcp_common::walk::{SourceRoot, WalkOptions, io_error};
 use fcp_proto::coding::Wire;
 use fcp_proto::packet::{Direction, Options, Problem, Request, Summary, WireError};
@@ -152,33 +152,31 @@ fn prepare(request: &Request, agreed: &Agreed, config: &Config) -> Result<Prepar
         return Err(WireError::new(ErrorCode::USAGE, "a dry run was not agreed on"));
     }
     match request.direction {
-        Direction::Push => prepare_push(request, agreed, config),
+        Direction::Push => Ok(prepare_push(request, agreed, config)),
         Direction::Pull => prepare_pull(request, agreed, config),
     }
 }
 
-fn prepare_push(
-    request: &Request,
-    agreed: &Agreed,
-    config: &Config,
-) -> Result<Prepared, WireError> {
+fn prepare_push(request: &Request, agreed: &Agreed, config: &Config) -> Prepared {
     let typed: &[u8] = request.paths.first().map_or(b"", |path| path);
-    let options = DestinationOptions {
+    let path = resolve(&config.home, typed);
+    let asked = DestinationOptions {
         single: request.options.has(Options::SINGLE),
         mkpath: request.options.has(Options::MKPATH),
         dry_run: request.options.has(Options::DRY_RUN),
     };
-    let destination = Destination::open(&resolve(&config.home, typed), options)
-        .map_err(|error| unusable(typed, &error))?;
-    Ok(Prepared::Receive(Box::new(ReceiveOptions {
+    let destination = move |single| {
+        Destination::open(&path, DestinationOptions { single: single && asked.single, ..asked })
+    };
+    Prepared::Receive(Box::new(ReceiveOptions {
         agreed: agreed.clone(),
         request: RequestBy::Peer,
-        destination,
+        destination: Box::new(destination),
         config: receiving(request.options, config.umask),
         durability: request.durability,
         report: Arc::new(NoReport),
         counters: Arc::default(),
-    })))
+    }))
 }
 
 fn receiving(options: Options, umask: u16) -> Receiving {
@@ -189,21 +187,11 @@ fn receiving(options: Options, umask: u16) -> Receiving {
         times: options.has(Options::TIMES),
         links: options.has(Options::LINKS),
         umask,
-        root: RootRule::Keep,
-        recover: false,
+        one_thing: options.has(Options::SINGLE),
         report: false,
         // The client applied its rules itself.
         admits: None,
     }
-}
-
-fn unusable(typed: &[u8], error: &DestinationError) -> WireError {
-    let code = match error {
-        DestinationError::NotDirectory => ErrorCode::NOT_DIRECTORY,
-        DestinationError::NoParent => ErrorCode::NOT_FOUND,
-        DestinationError::Io(error) => io_error(error).code,
-    };
-    WireError::new(code, format!("cannot write to '{}': {error}", escape(typed)))
 }
 
 fn prepare_pull(

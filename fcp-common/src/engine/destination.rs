@@ -31,14 +31,24 @@ pub struct DestinationOptions {
     pub dry_run: bool,
 }
 
+/// A destination that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write to '{}': {reason}", fcp_proto::escape(.path))]
+pub struct DestinationError {
+    /// As it was typed.
+    pub path: Vec<u8>,
+    /// Why.
+    pub reason: Unusable,
+}
+
 /// Why a destination cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum DestinationError {
+pub enum Unusable {
     /// Several things cannot go into a file.
-    #[error("the destination is not a directory, and more than one file goes there")]
+    #[error("it is not a directory, and more than one file goes there")]
     NotDirectory,
     /// Its parent is missing.
-    #[error("the directory that should hold the destination does not exist (--mkpath makes it)")]
+    #[error("the directory that should hold it does not exist (--mkpath makes it)")]
     NoParent,
     /// The system refused.
     #[error("{0}")]
@@ -48,10 +58,10 @@ pub enum DestinationError {
 impl DestinationError {
     /// The code that tells a peer.
     pub fn code(&self) -> ErrorCode {
-        match self {
-            DestinationError::NotDirectory => ErrorCode::NOT_DIRECTORY,
-            DestinationError::NoParent => ErrorCode::NOT_FOUND,
-            DestinationError::Io(error) => io_error(error).code,
+        match &self.reason {
+            Unusable::NotDirectory => ErrorCode::NOT_DIRECTORY,
+            Unusable::NoParent => ErrorCode::NOT_FOUND,
+            Unusable::Io(error) => io_error(error).code,
         }
     }
 }
@@ -60,7 +70,15 @@ impl Destination {
     /// Resolves `path` as rsync does: an existing directory, or a path with a trailing slash, is
     /// where entries go; otherwise a single file is given that name, and anything else gets a new
     /// directory there.
+    ///
+    /// # Errors
+    /// [`DestinationError`], with the path as it was typed.
     pub fn open(path: &[u8], options: DestinationOptions) -> Result<Destination, DestinationError> {
+        Destination::resolve(path, options)
+            .map_err(|reason| DestinationError { path: path.to_vec(), reason })
+    }
+
+    fn resolve(path: &[u8], options: DestinationOptions) -> Result<Destination, Unusable> {
         let DestinationOptions { single, dry_run, .. } = options;
         let must_be_dir = path.is_empty() || path.ends_with(b"/") || path.ends_with(b"/..");
         let path = if path.is_empty() { b"." } else { path };
@@ -68,19 +86,19 @@ impl Destination {
             Ok(root) => return Ok(Destination::new(root, RootRule::Keep, false)),
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
                 if !single || must_be_dir {
-                    return Err(DestinationError::NotDirectory);
+                    return Err(Unusable::NotDirectory);
                 }
             }
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
             Err(_) => {}
         }
-        let (parent, name) = split(path).ok_or(DestinationError::NoParent)?;
+        let (parent, name) = split(path).ok_or(Unusable::NoParent)?;
         let parent = match open_parent(parent, options) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 if dry_run && options.mkpath {
                     return Ok(Destination { root: None, rule: RootRule::Keep, created: true });
                 }
-                return Err(DestinationError::NoParent);
+                return Err(Unusable::NoParent);
             }
             opened => opened?,
         };
@@ -89,7 +107,7 @@ impl Destination {
         }
         if parent.stat(&name)?.is_some_and(|s| s.kind != Kind::Dir) {
             // A dangling link: making what it points to is not ours to decide.
-            return Err(DestinationError::NotDirectory);
+            return Err(Unusable::NotDirectory);
         }
         if dry_run {
             return Ok(Destination { root: None, rule: RootRule::Keep, created: true });

@@ -18,7 +18,7 @@ mod store;
 mod workers;
 
 pub use conn::Duplex;
-pub use destination::{Destination, DestinationError, DestinationOptions};
+pub use destination::{Destination, DestinationError, DestinationOptions, Unusable};
 pub use local::copy;
 pub use receive::{OpenDestination, ReceiveOptions, receive};
 pub use report::{Counters, EntryReport, NoReport, Report};

@@ -51,7 +51,7 @@ pub enum SessionError {
     #[error("cancelled")]
     Cancelled,
     /// The destination cannot be used.
-    #[error("cannot use the destination: {0}")]
+    #[error(transparent)]
     Destination(#[from] DestinationError),
     /// This end cannot go on.
     #[error("{0}")]
