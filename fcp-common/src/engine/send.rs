@@ -195,26 +195,25 @@ impl Role for SendRole {
             plane.copy(self, session, &works);
             return Ok(true);
         }
-        BUFFER.with_borrow_mut(|buf| {
-            buf.clear();
+        BUFFERS.with_borrow_mut(|(small, block)| {
             for work in &works {
                 if work.whole {
-                    self.put_whole(session, work, buf);
+                    self.put_whole(session, work, small);
                 } else {
-                    flush(session, writer, buf)?;
-                    self.write_block(session, work, buf, writer)?;
-                    buf.clear();
+                    flush(session, writer, small)?;
+                    self.write_block(session, work, block, writer)?;
                 }
             }
-            flush(session, writer, buf)
+            flush(session, writer, small)
         })?;
         Ok(true)
     }
 }
 
 thread_local! {
-    /// The block, or the small files, that a connection's writer is sending: one a thread.
-    static BUFFER: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
+    /// The small files, and the block, that a connection's writer is sending.
+    static BUFFERS: std::cell::RefCell<(Vec<u8>, Vec<u8>)> =
+        const { std::cell::RefCell::new((Vec::new(), Vec::new())) };
 }
 
 /// As much content as one write should carry: a block, or many small files.
@@ -267,7 +266,9 @@ impl SendRole {
         buf: &mut Vec<u8>,
         writer: &mut dyn Write,
     ) -> io::Result<()> {
-        buf.resize(work.block.len as usize, 0);
+        // Never cleared, so that only its first use fills it with zeros.
+        buf.resize(BLOCK as usize, 0);
+        let buf = &mut buf[..work.block.len as usize];
         if let Err(problem) = self.read_block(work, buf) {
             self.give_up(session, work, problem);
             return Ok(());

@@ -60,6 +60,15 @@ struct OpenTemp {
     /// `None` once published or given up.
     temp: Option<Temp>,
     journal_no: Option<u32>,
+    /// Held while a block is written. The kernel lets one thread at a time write to a file and has
+    /// the others spin; asleep here, they leave their core to whoever sends.
+    writing: Mutex<()>,
+}
+
+impl OpenTemp {
+    fn new(temp: Temp, journal_no: Option<u32>) -> OpenTemp {
+        OpenTemp { temp: Some(temp), journal_no, writing: Mutex::new(()) }
+    }
 }
 
 impl Drop for OpenTemp {
@@ -202,7 +211,9 @@ impl Store {
         let temp = self.temp_for(file)?;
         let Some(open) = &temp.temp else { return Ok(()) };
         let mut slices: Vec<_> = pieces.iter().map(|p| IoSlice::new(&base[p.clone()])).collect();
+        let one_at_a_time = temp.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let written = open.file().write_all_vectored_at(&mut slices, offset);
+        drop(one_at_a_time);
         written.map_err(|e| io_error(&e))?;
         if let Some(no) = temp.journal_no {
             // A block number fits: the journal refuses files of more than 2^32 blocks at begin.
@@ -395,7 +406,7 @@ impl Store {
         let (no, temp) = adopted.ok_or(io::ErrorKind::Unsupported)??;
         self.resumable.fetch_add(1, Ordering::AcqRel);
         temp.file().set_len(file.version.size)?;
-        let open = Arc::new(OpenTemp { temp: Some(temp), journal_no: Some(no) });
+        let open = Arc::new(OpenTemp::new(temp, Some(no)));
         *file.temp.lock().unwrap_or_else(PoisonError::into_inner) = Some(open);
         Ok(partial.kept.clone())
     }
@@ -416,7 +427,7 @@ impl Store {
         if journal_no.is_some() {
             self.resumable.fetch_add(1, Ordering::AcqRel);
         }
-        let open = Arc::new(OpenTemp { temp: Some(temp), journal_no });
+        let open = Arc::new(OpenTemp::new(temp, journal_no));
         *slot = Some(Arc::clone(&open));
         Ok(open)
     }
