@@ -337,15 +337,31 @@ impl<S: Clone> Sender<S> {
             }
             Message::Results(list) => list.into_iter().try_for_each(|r| self.handle_result(r)),
             Message::DigestsWanted(ids) => ids.into_iter().try_for_each(|id| self.ask_hash(id)),
-            Message::Close(summary) if self.finish_sent => {
+            Message::Close(summary) if self.finish_sent && self.closed.is_none() => {
                 self.closed = Some(summary);
-                Ok(())
+                self.handle_close()
             }
             other => Err(Violation::Unexpected {
                 got: other.flag(),
                 expected: "WANT, WRITTEN, RESULTS, DIGESTS_WANTED or, after FINISH, CLOSE",
             }),
         }
+    }
+
+    /// Only a file that replaced a finished one can be open now: the messages crossed.
+    fn handle_close(&mut self) -> Result<(), Violation> {
+        let mut left: Vec<_> = std::mem::take(&mut self.files).into_values().collect();
+        left.sort_by_key(|file| file.entry.id);
+        for Announced { entry, source, restarts } in left {
+            if restarts == 0 {
+                return Err(Violation::rule(Flag::CLOSE, "leaves entries unfinished"));
+            }
+            self.metadata -= entry.cost();
+            let error = WireError::new(ErrorCode::CHANGED, "it changed while it was finished");
+            let outcome = Outcome::Failed(error);
+            self.events.push_back(Event::Finished { source, entry, outcome });
+        }
+        Ok(())
     }
 
     fn handle_want(&mut self, want: Want) -> Result<(), Violation> {

@@ -154,7 +154,8 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
 
     pub(super) fn handle_replaced(&mut self, old: FileId, entry: Entry) -> Result<(), Violation> {
         let flag = Flag::REPLACED;
-        let Some(file) = self.files.get(&old) else {
+        // One that is getting its final name stays: two versions must not race for it.
+        let Some(file) = self.files.get(&old).filter(|f| !f.is_publishing()) else {
             return self.replaced_too_late(old, entry);
         };
         let same_place = file.entry.parent == entry.parent && entry.kind() == EntryKind::File;
@@ -170,7 +171,7 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
         if id.0 >= self.next_id {
             return Err(Violation::rule(Flag::GONE, "names what was never announced"));
         }
-        if let Some(file) = self.files.get(&id) {
+        if let Some(file) = self.files.get(&id).filter(|f| !f.is_publishing()) {
             // The sender has forgotten it: settle it here without an answer.
             let entry = file.entry.clone();
             self.discard(id);
@@ -341,8 +342,12 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
             return Err(Violation::rule(Flag::REPLACED, "names what was never announced"));
         }
         self.next_id = entry.id.0 + 1;
+        if self.closed {
+            return Ok(());
+        }
         let error = WireError::new(ErrorCode::CHANGED, "it changed while it was finished");
-        self.results.push(FileResult { file: entry.id, outcome: Outcome::Failed(error) });
+        self.metadata += entry.cost();
+        self.record(entry.id, &entry, Outcome::Failed(error));
         Ok(())
     }
 

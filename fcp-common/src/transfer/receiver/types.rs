@@ -274,6 +274,11 @@ impl<F> File<F> {
         }
     }
 
+    /// Whether its content is complete and the disk is giving it its name.
+    pub(super) fn is_publishing(&self) -> bool {
+        matches!(self.state, State::Publishing)
+    }
+
     pub(super) fn outcome(&self) -> Outcome {
         if self.existed { Outcome::Replaced } else { Outcome::Created }
     }
