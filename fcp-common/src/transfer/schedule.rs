@@ -1,6 +1,6 @@
 //! Which block goes next, over which connection; what is in flight; what must go again.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -21,6 +21,9 @@ pub struct Schedule {
     wanted: HashMap<FileId, RangeSet>,
     in_flight: BTreeMap<(FileId, u64), Flight>,
     per_conn: HashMap<ConnId, usize>,
+    /// Connections whose block was repeated elsewhere and that have done nothing since: two dead
+    /// ones would hand it to each other for ever.
+    suspect: HashSet<ConnId>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +31,7 @@ struct Flight {
     len: u32,
     conn: ConnId,
     since: Duration,
+    repeated: bool,
 }
 
 impl Schedule {
@@ -51,10 +55,14 @@ impl Schedule {
     /// idle, one that another connection has been carrying for too long.
     pub fn next(&mut self, conn: ConnId, now: Duration) -> Option<Block> {
         let block = self.fresh().or_else(|| self.overdue(conn, now))?;
-        let flight = Flight { len: block.len, conn, since: now };
-        if let Some(old) = self.in_flight.insert((block.file, block.offset), flight) {
+        let key = (block.file, block.offset);
+        let repeated = self.in_flight.remove(&key);
+        if let Some(old) = repeated {
             self.release(old.conn);
+            self.suspect.insert(old.conn);
         }
+        let flight = Flight { len: block.len, conn, since: now, repeated: repeated.is_some() };
+        self.in_flight.insert(key, flight);
         *self.per_conn.entry(conn).or_default() += 1;
         Some(block)
     }
@@ -63,12 +71,16 @@ impl Schedule {
     pub fn handle_written(&mut self, file: FileId, offset: u64) {
         if let Some(flight) = self.in_flight.remove(&(file, offset)) {
             self.release(flight.conn);
+            if !flight.repeated {
+                self.suspect.remove(&flight.conn);
+            }
         }
     }
 
     /// Blocks that `conn` carried are wanted again.
     pub fn handle_conn_lost(&mut self, conn: ConnId) {
         self.per_conn.remove(&conn);
+        self.suspect.remove(&conn);
         let lost: Vec<_> = self
             .in_flight
             .iter()
@@ -100,8 +112,7 @@ impl Schedule {
 
     /// When to look again for a block to repeat; not exact, as that would cost a walk of them all.
     pub fn poll_timeout(&self, now: Duration) -> Option<Duration> {
-        let alone = self.per_conn.len() < 2;
-        (!alone && !self.in_flight.is_empty()).then_some(now + REPEAT_AFTER / 2)
+        (!self.in_flight.is_empty()).then_some(now + REPEAT_AFTER / 2)
     }
 
     fn fresh(&mut self) -> Option<Block> {
@@ -116,7 +127,7 @@ impl Schedule {
     }
 
     fn overdue(&self, conn: ConnId, now: Duration) -> Option<Block> {
-        if self.in_flight.is_empty() || self.per_conn.get(&conn).is_some_and(|n| *n > 0) {
+        if self.suspect.contains(&conn) || self.per_conn.get(&conn).is_some_and(|n| *n > 0) {
             return None;
         }
         let (key, flight) = self.in_flight.iter().min_by_key(|(_, f)| f.since)?;

@@ -257,7 +257,8 @@ impl<S: Clone> Sender<S> {
 
     /// When to call again though nothing happened.
     pub fn poll_timeout(&self, now: Duration) -> Option<Duration> {
-        [self.link.poll_timeout(), self.schedule.poll_timeout(now)].into_iter().flatten().min()
+        let repeat = self.schedule.poll_timeout(now).filter(|_| self.link.connections() > 1);
+        [self.link.poll_timeout(), repeat].into_iter().flatten().min()
     }
 
     /// Whether `conn` has anything to transmit now.
