@@ -43,7 +43,7 @@ impl Schedule {
             .range((file, range.start)..(file, range.end))
             .map(|(k, _)| k.1)
             .collect();
-        flights.into_iter().for_each(|offset| self.handle_written(file, offset));
+        flights.into_iter().for_each(|offset| self.land(file, offset));
         let set = self.wanted.entry(file).or_default();
         if set.is_empty() {
             self.queue.push_back(file);
@@ -69,10 +69,12 @@ impl Schedule {
 
     /// The receiver has the block that begins at `offset`.
     pub fn handle_written(&mut self, file: FileId, offset: u64) {
-        if let Some(flight) = self.in_flight.remove(&(file, offset)) {
-            self.release(flight.conn);
-            if !flight.repeated {
-                self.suspect.remove(&flight.conn);
+        self.land(file, offset);
+        // It had arrived when its connection was lost: it need not go again.
+        if let Some(set) = self.wanted.get_mut(&file).filter(|set| !set.is_empty()) {
+            set.remove(offset..offset.saturating_add(BLOCK));
+            if set.is_empty() {
+                self.queue.retain(|f| *f != file);
             }
         }
     }
@@ -101,7 +103,7 @@ impl Schedule {
             if f != file {
                 break;
             }
-            self.handle_written(f, offset);
+            self.land(f, offset);
         }
     }
 
@@ -133,6 +135,15 @@ impl Schedule {
         let (key, flight) = self.in_flight.iter().min_by_key(|(_, f)| f.since)?;
         let overdue = flight.conn != conn && now.saturating_sub(flight.since) >= REPEAT_AFTER;
         overdue.then_some(Block { file: key.0, offset: key.1, len: flight.len })
+    }
+
+    fn land(&mut self, file: FileId, offset: u64) {
+        if let Some(flight) = self.in_flight.remove(&(file, offset)) {
+            self.release(flight.conn);
+            if !flight.repeated {
+                self.suspect.remove(&flight.conn);
+            }
+        }
     }
 
     fn release(&mut self, conn: ConnId) {
