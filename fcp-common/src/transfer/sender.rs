@@ -25,8 +25,8 @@ use fcp_proto::{ConnId, DirId, ErrorCode, FileId, Flag, SourceVersion, Violation
 use super::link::Link;
 use super::schedule::Schedule;
 
-/// Entries of one ENTRIES message; a frame holds about a thousand.
-const ENTRIES_AT_ONCE: usize = 256;
+/// Entries of one ENTRIES message: with the longest names and link targets 200 take 875,200 bytes.
+const ENTRIES_AT_ONCE: usize = 200;
 /// A source that keeps changing is given up after this many fresh starts (case F05).
 const MAX_RESTARTS: u8 = 3;
 /// Hashes in one DIGESTS message: 2,000 blocks in 64,000 bytes.
