@@ -28,6 +28,8 @@ pub(super) struct Dir<D> {
     waiting: Vec<FileId>,
     /// Whether its metadata must be set at the end.
     dirty: bool,
+    /// Permission bits that were widened so that it can be filled.
+    narrow: Option<u16>,
     /// Its metadata is being set.
     finishing: bool,
     outcome: Outcome,
@@ -68,6 +70,7 @@ impl<D> Dir<D> {
             ended: false,
             waiting: Vec::new(),
             dirty: false,
+            narrow: None,
             finishing: false,
             outcome: Outcome::Same,
         }
@@ -258,6 +261,7 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
                         || (self.config.times && mtime != made.mtime)
                 });
                 d.dirty = made.created || made.widened || differs;
+                d.narrow = made.widened.then_some(made.mode);
                 d.outcome = match (made.created, differs) {
                     (true, _) => Outcome::Created,
                     (false, true) => Outcome::Metadata,
@@ -286,6 +290,10 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
                 Action::MakeDir { dir, parent, name, path, mode }
             }
             EntryBody::File { .. } => Action::Inspect { file: id, parent, name, version },
+            EntryBody::Symlink { .. } if !self.config.links => {
+                let text = "symbolic links were not asked for";
+                return self.fail(id, WireError::new(ErrorCode::SPECIAL, text));
+            }
             EntryBody::Symlink { target } => {
                 let mtime = self.config.times.then_some(entry.mtime);
                 Action::Link { file: id, parent, name, target, mtime }
@@ -322,6 +330,7 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
             if d.outcome == Outcome::Created && meta.mode.is_none() {
                 meta.mode = Some(entry.mode & 0o777 & !self.config.umask);
             }
+            meta.mode = meta.mode.or(d.narrow);
             d.finishing = true;
             self.actions.push_back(Action::FinishDir { dir, handle: handle.clone(), meta });
             return None;
