@@ -330,12 +330,7 @@ impl<S: Clone> Sender<S> {
     fn handle_in_order(&mut self, message: Message) -> Result<(), Violation> {
         match message {
             Message::Want(wants) => wants.into_iter().try_for_each(|w| self.handle_want(w)),
-            Message::Written(list) => {
-                list.into_iter().for_each(|Written { file, offset }| {
-                    self.schedule.handle_written(file, offset);
-                });
-                Ok(())
-            }
+            Message::Written(list) => list.into_iter().try_for_each(|w| self.handle_written(w)),
             Message::Results(list) => list.into_iter().try_for_each(|r| self.handle_result(r)),
             Message::DigestsWanted(ids) => ids.into_iter().try_for_each(|id| self.ask_hash(id)),
             Message::Close(summary) if self.finish_sent && self.closed.is_none() => {
@@ -380,6 +375,14 @@ impl<S: Clone> Sender<S> {
             }
             self.schedule.want(want.file, range);
         }
+        Ok(())
+    }
+
+    fn handle_written(&mut self, written: Written) -> Result<(), Violation> {
+        if !written.offset.is_multiple_of(BLOCK) {
+            return Err(Violation::rule(Flag::WRITTEN, "names no block"));
+        }
+        self.schedule.handle_written(written.file, written.offset);
         Ok(())
     }
 

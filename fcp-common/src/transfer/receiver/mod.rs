@@ -49,6 +49,8 @@ pub struct Receiver<D, F> {
     files: HashMap<FileId, File<F>>,
     next_id: u32,
     metadata: usize,
+    /// Bytes of the paths in `dirs`.
+    paths: usize,
     actions: VecDeque<Action<D, F>>,
     events: VecDeque<ReceiveEvent>,
     wants: Vec<Want>,
@@ -72,6 +74,7 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
             files: HashMap::new(),
             next_id: 0,
             metadata: 0,
+            paths: 0,
             actions: VecDeque::new(),
             events: VecDeque::new(),
             wants: Vec::new(),
@@ -200,6 +203,9 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
             Message::Finish(root) => {
                 if self.finish.replace(root).is_some() {
                     return Err(Violation::rule(flag, "comes twice"));
+                }
+                if self.dirs.values().any(Dir::is_growing) {
+                    return Err(Violation::rule(flag, "comes before the end of a directory"));
                 }
                 self.handle_dir_end(DirId::ROOT)
             }

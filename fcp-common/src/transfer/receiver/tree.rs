@@ -1,6 +1,6 @@
 //! Announcements: directories and their children, from the first to the last.
 
-use fcp_proto::limits::{MAX_DEPTH, MAX_OPEN_METADATA};
+use fcp_proto::limits::{MAX_DEPTH, MAX_OPEN_ENTRIES, MAX_OPEN_METADATA, MAX_PATH};
 use fcp_proto::packet::{Entry, EntryBody, FileResult, Outcome, WireError};
 use fcp_proto::{DirId, EntryKind, ErrorCode, FileId, Flag, RelPath, Timestamp, Violation};
 
@@ -10,6 +10,9 @@ use super::types::{Action, Done, File, RootRule, State};
 /// Unfinished entries above the agreed number before the peer is at fault: a batch may be under
 /// way when the sender notices that it must wait.
 const SLACK: usize = 4096;
+/// Bytes of paths of unfinished directories: as long as the kernel takes them, each. Without it a
+/// chain of long names would take the square of what it announces.
+const MAX_OPEN_PATHS: usize = MAX_PATH * MAX_OPEN_ENTRIES as usize;
 
 /// An unfinished directory.
 pub(super) struct Dir<D> {
@@ -55,6 +58,11 @@ pub struct MadeDir {
 }
 
 impl<D> Dir<D> {
+    /// Whether children may still be announced; the root ends with FINISH.
+    pub(super) fn is_growing(&self) -> bool {
+        !self.ended && self.entry.is_some()
+    }
+
     pub(super) fn root(handle: D) -> Dir<D> {
         Dir::with_state(None, RelPath::root(), 0, DirState::Ready(handle))
     }
@@ -134,6 +142,10 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
         self.charge(&entry, flag)?;
         let id = entry.id;
         if entry.kind() == EntryKind::Dir {
+            self.paths += path.as_bytes().len();
+            if self.paths > MAX_OPEN_PATHS {
+                return rule("nests too many directories too deeply");
+            }
             let dir = Dir::with_state(Some(entry), path, depth, DirState::Making);
             self.dirs.insert(id.into(), dir);
         } else {
@@ -336,6 +348,7 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
             return None;
         }
         let d = self.dirs.remove(&dir)?;
+        self.paths -= d.path.as_bytes().len();
         let entry = d.entry?;
         if d.outcome == Outcome::Created {
             self.touch(entry.parent);
