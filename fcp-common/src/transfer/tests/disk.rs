@@ -5,8 +5,8 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use fcp_proto::packet::{Outcome, WireError};
 use fcp_proto::limits::BLOCK;
+use fcp_proto::packet::{Outcome, WireError};
 use fcp_proto::{Digest, ErrorCode, SourceVersion, Timestamp};
 
 use crate::transfer::{Existing, FileMeta, MadeDir};
@@ -66,8 +66,7 @@ impl Disk {
     pub(super) fn put_file(&mut self, path: &[u8], content: Vec<u8>, mtime: Timestamp, mode: u16) {
         self.put_parents(path);
         self.changes += 1;
-        let node =
-            Node::File { content: Rc::new(content), mtime, mode, change: self.changes };
+        let node = Node::File { content: Rc::new(content), mtime, mode, change: self.changes };
         self.nodes.insert(path.to_vec(), node);
     }
 
@@ -126,10 +125,9 @@ impl Disk {
     /// Blocks of an earlier run, if its version is this one; other leftovers go.
     pub(super) fn recover(&mut self, handle: &Handle) -> Vec<(u32, Digest)> {
         let mut held = handle.temp.borrow_mut();
-        let (same_path, rest): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.temps).into_iter().partition(|t| {
-                t.borrow().path == handle.path && Rc::strong_count(t) == 1
-            });
+        let (same_path, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.temps)
+            .into_iter()
+            .partition(|t| t.borrow().path == handle.path && Rc::strong_count(t) == 1);
         self.temps = rest;
         let found = same_path.into_iter().find(|t| t.borrow().version == handle.version);
         let Some(temp) = found else { return Vec::new() };

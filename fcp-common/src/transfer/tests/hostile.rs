@@ -1,1 +1,639 @@
 //! Messages and content in every wrong state: a Violation, never a panic.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use fcp_proto::limits::BLOCK;
+use fcp_proto::packet::{
+    Entry, EntryBody, FileDigests, FileResult, Message, Outcome, Problem, RootMeta, Sequenced,
+    Summary, Want, WireError, Written,
+};
+use fcp_proto::version::{Hello, negotiate};
+use fcp_proto::{ConnId, Digest, DirId, ErrorCode, FileId, Name, RelPath, Timestamp, Violation};
+use proptest::prelude::*;
+
+use super::random::Random;
+use crate::transfer::{
+    Action, Config, Event, Existing, MadeDir, Placement, Receiver, RootRule, Sender,
+};
+
+const NOW: Duration = Duration::ZERO;
+const CONN: ConnId = ConnId(0);
+const MTIME: Timestamp = Timestamp { secs: 1, nanos: 2 };
+
+fn config() -> Config {
+    Config {
+        checksum: false,
+        dry_run: false,
+        perms: true,
+        times: true,
+        links: true,
+        umask: 0,
+        root: RootRule::Keep,
+        recover: false,
+        report: true,
+        admits: None,
+    }
+}
+
+struct Victim {
+    r: Receiver<(), u32>,
+    seq: u32,
+}
+
+impl Victim {
+    fn new(config: Config) -> Victim {
+        let hello = Hello::ours(4);
+        let mut r = Receiver::new(negotiate(&hello, &hello).unwrap(), config, ());
+        r.handle_conn_opened(CONN);
+        Victim { r, seq: 0 }
+    }
+
+    fn hear(&mut self, message: Message) -> Result<(), Violation> {
+        self.seq += 1;
+        let payload = message.to_payload(self.seq - 1);
+        // What cannot be read is refused as well, one layer below.
+        let m = Sequenced::from_payload(message.flag(), &payload)?;
+        self.r.handle_message(m, payload.len(), NOW)
+    }
+
+    /// Does what the machine says; everything is new and works.
+    fn obey(&mut self) {
+        while let Some(action) = self.r.poll_action() {
+            match action {
+                Action::MakeDir { dir, mode, .. } => {
+                    let made = MadeDir { created: true, mode, mtime: MTIME, widened: false };
+                    self.r.handle_dir_made(dir, Ok(((), made)));
+                }
+                Action::Inspect { file, .. } => {
+                    self.r.handle_inspected(file, Ok((Existing::Absent, file.0)));
+                }
+                Action::Link { file, .. } => self.r.handle_linked(file, Ok(Outcome::Created)),
+                Action::Publish { file, .. } => self.r.handle_published(file, Ok(())),
+                Action::FinishDir { dir, .. } => self.r.handle_dir_finished(dir, Ok(())),
+                Action::Finish { .. } => self.r.handle_finished(NOW),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn entry(id: u32, parent: DirId, body: EntryBody) -> Entry {
+    let name = Name::new(format!("n{id}").as_bytes()).unwrap();
+    Entry { id: FileId(id), parent, name, mode: 0o644, mtime: MTIME, body }
+}
+
+fn file(id: u32, size: u64) -> Entry {
+    entry(id, DirId::ROOT, EntryBody::File { size, token: 1 })
+}
+
+fn dir(id: u32) -> Entry {
+    entry(id, DirId::ROOT, EntryBody::Dir)
+}
+
+fn link(id: u32) -> Entry {
+    entry(id, DirId::ROOT, EntryBody::Symlink { target: b"x"[..].into() })
+}
+
+fn below(parent: u32, mut e: Entry) -> Entry {
+    e.parent = DirId(parent);
+    e
+}
+
+fn error() -> WireError {
+    WireError::new(ErrorCode::IO, "\u{1b}[2J")
+}
+
+fn finish() -> Message {
+    Message::Finish(RootMeta(None))
+}
+
+fn hashes(file: u32, first: u32, n: usize) -> Message {
+    Message::Digests(FileDigests { file: FileId(file), first, hashes: vec![[0; 32]; n] })
+}
+
+/// All but the last message are right (and what they ask for is done); the last is a violation.
+fn refused_by_receiver(config: impl Fn() -> Config, cases: Vec<(&str, Vec<Message>)>) {
+    for (case, mut messages) in cases {
+        let mut victim = Victim::new(config());
+        let last = messages.pop().unwrap();
+        for message in messages {
+            victim.hear(message).unwrap_or_else(|v| panic!("{case}: too early: {v}"));
+            victim.obey();
+        }
+        assert!(victim.hear(last).is_err(), "{case}");
+    }
+}
+
+#[test]
+fn w09_ids_are_used_once_and_in_order() {
+    let one = |e| Message::Entries(vec![e]);
+    refused_by_receiver(
+        config,
+        vec![
+            ("same id, same content", vec![one(file(0, 5)), one(file(0, 5))]),
+            ("same id, in one message", vec![Message::Entries(vec![file(0, 5), file(0, 6)])]),
+            ("a directory with a file's id", vec![one(file(3, 5)), one(dir(3))]),
+            ("after a sparse one", vec![one(file(u32::MAX - 1, 5)), one(file(7, 5))]),
+            ("the root's number", vec![one(file(u32::MAX, 5))]),
+            ("id of a finished link", vec![one(link(0)), one(link(0))]),
+        ],
+    );
+}
+
+#[test]
+fn announcements_out_of_place_are_violations() {
+    let one = |e| Message::Entries(vec![e]);
+    let end = |id| Message::DirsEnd(vec![DirId(id)]);
+    let gone = |id| Message::Gone(FileId(id), error());
+    let replaced = |id, e| Message::Replaced(FileId(id), e);
+    refused_by_receiver(
+        config,
+        vec![
+            ("unknown directory", vec![one(below(9, file(10, 1)))]),
+            ("a file as directory", vec![one(file(0, 1)), one(below(0, file(1, 1)))]),
+            ("its own child", vec![one(below(0, dir(0)))]),
+            (
+                "after its end",
+                vec![
+                    Message::Entries(vec![dir(0), below(0, file(1, 1))]),
+                    end(0),
+                    one(below(0, file(2, 1))),
+                ],
+            ),
+            (
+                "a directory ends twice",
+                vec![Message::Entries(vec![dir(0), below(0, file(1, 1))]), end(0), end(0)],
+            ),
+            ("a finished directory ends", vec![one(dir(0)), end(0), end(0)]),
+            ("an unknown directory ends", vec![end(4)]),
+            ("a file ends", vec![one(file(0, 1)), end(0)]),
+            ("gone, never announced", vec![gone(0)]),
+            ("replaced, never announced", vec![replaced(0, file(1, 1))]),
+            (
+                "replaced by an old id",
+                vec![Message::Entries(vec![file(0, 1), file(1, 1)]), replaced(0, file(1, 1))],
+            ),
+            (
+                "replaced elsewhere",
+                vec![Message::Entries(vec![dir(0), file(1, 1)]), replaced(1, below(0, file(2, 1)))],
+            ),
+            ("replaced by a link", vec![one(file(0, 1)), replaced(0, link(1))]),
+            ("hashes nobody asked for", vec![one(file(0, BLOCK)), hashes(0, 0, 1)]),
+            ("hashes of the unknown", vec![hashes(0, 0, 1)]),
+            ("w16: finish twice", vec![one(file(0, 1)), finish(), finish()]),
+            ("w16: finish inside a directory", vec![one(dir(0)), finish()]),
+            ("w16: entries after finish", vec![one(file(0, 1)), finish(), one(file(1, 1))]),
+            (
+                "the root ends by DIRS_END, then again",
+                vec![Message::DirsEnd(vec![DirId::ROOT]), finish()],
+            ),
+        ],
+    );
+}
+
+#[test]
+fn each_end_refuses_what_only_it_may_say() {
+    let results = Message::Results(vec![]);
+    refused_by_receiver(
+        config,
+        vec![
+            ("want", vec![Message::Want(vec![])]),
+            ("results", vec![results]),
+            ("written", vec![Message::Written(vec![])]),
+            ("digests wanted", vec![Message::DigestsWanted(vec![])]),
+            ("close", vec![Message::Close(Summary::default())]),
+        ],
+    );
+    let problem = Problem { path: b"x".to_vec(), error: error() };
+    refused_by_sender(vec![
+        ("entries", Message::Entries(vec![])),
+        ("dirs end", Message::DirsEnd(vec![])),
+        ("digests", hashes(0, 0, 1)),
+        ("problem", Message::Problem(problem)),
+        ("replaced", Message::Replaced(FileId(0), file(9, 1))),
+        ("gone", Message::Gone(FileId(0), error())),
+        ("finish", finish()),
+        ("w16: close before finish", Message::Close(Summary::default())),
+    ]);
+}
+
+#[test]
+fn p11_more_or_other_than_was_asked_for_is_a_violation() {
+    let single = || Config { root: RootRule::Single(Name::new(b"wanted").unwrap()), ..config() };
+    let one = |e| Message::Entries(vec![e]);
+    refused_by_receiver(
+        single,
+        vec![
+            ("two files", vec![Message::Entries(vec![file(0, 1), file(1, 1)])]),
+            ("a second one later", vec![one(link(0)), one(link(1))]),
+            ("a directory", vec![one(dir(0))]),
+        ],
+    );
+    let admits = |path: &RelPath, dir: bool| dir || path.as_bytes() == b"n0/n1";
+    let some = || Config { admits: Some(Box::new(admits)), ..config() };
+    refused_by_receiver(
+        some,
+        vec![
+            ("at the root", vec![one(file(0, 1))]),
+            (
+                "beside",
+                vec![Message::Entries(vec![dir(0), below(0, file(1, 1)), below(0, file(2, 1))])],
+            ),
+            (
+                "in another's place",
+                vec![
+                    Message::Entries(vec![dir(0), below(0, file(1, 1))]),
+                    Message::Replaced(FileId(1), below(0, file(2, 1))),
+                ],
+            ),
+        ],
+    );
+    let mut victim = Victim::new(single());
+    victim.hear(one(file(0, 1))).unwrap();
+    let Some(Action::Inspect { name, .. }) = victim.r.poll_action() else { panic!() };
+    assert_eq!(name.as_bytes(), b"wanted");
+}
+
+#[test]
+fn links_are_made_only_where_they_were_asked_for() {
+    let mut victim = Victim::new(Config { links: false, ..config() });
+    victim.hear(Message::Entries(vec![dir(0), below(0, link(1)), link(2)])).unwrap();
+    victim.hear(Message::DirsEnd(vec![DirId(0)])).unwrap();
+    victim.hear(finish()).unwrap();
+    victim.obey();
+    assert_eq!((victim.r.summary().failed, victim.r.is_closed()), (2, false));
+    assert_eq!(victim.r.load(), (0, 0));
+}
+
+fn wanted(size: u64) -> Victim {
+    let mut victim = Victim::new(config());
+    victim.hear(Message::Entries(vec![file(0, size), dir(1), file(2, 0), link(3)])).unwrap();
+    victim.obey();
+    victim
+}
+
+#[test]
+fn w11_content_that_nobody_asked_for_is_a_violation() {
+    let mut v = wanted(BLOCK);
+    for id in [1, 9, u32::MAX] {
+        assert!(v.r.place(FileId(id), 0, 5).is_err(), "{id}");
+        assert!(v.r.place_whole(FileId(id), 5).is_err(), "{id}");
+        assert!(v.r.handle_mismatch(FileId(id), 0, 5).is_err(), "{id}");
+    }
+    v.hear(Message::Entries(vec![file(4, 5)])).unwrap();
+    assert!(v.r.place_whole(FileId(4), 5).is_err(), "before WANT");
+    for done in [2, 3] {
+        assert!(matches!(v.r.place(FileId(done), 0, 5), Ok(Placement::Discard)));
+    }
+}
+
+#[test]
+fn w12_blocks_that_do_not_fit_are_violations_and_repeats_are_dropped() {
+    let size = 2 * BLOCK + 5;
+    for (offset, len) in [
+        (3 * BLOCK, 5),
+        (u64::MAX - BLOCK + 1, BLOCK),
+        (0, BLOCK - 1),
+        (BLOCK, 5),
+        (2 * BLOCK, 6),
+        (2 * BLOCK, 4),
+    ] {
+        assert!(wanted(size).r.place(FileId(0), offset, len as u32).is_err(), "{offset} {len}");
+    }
+    for (offset, len) in [(3 * BLOCK, 5), (u64::MAX - BLOCK + 1, 5), (5, 5), (2 * BLOCK, 6)] {
+        assert!(wanted(size).r.handle_mismatch(FileId(0), offset, len).is_err(), "{offset}");
+    }
+    assert!(wanted(size).r.place_whole(FileId(0), 5).is_err());
+    let mut v = wanted(size);
+    assert!(matches!(v.r.place(FileId(0), 0, 1 << 20), Ok(Placement::Write { .. })));
+    assert!(matches!(v.r.place(FileId(0), 0, 1 << 20), Ok(Placement::Discard)));
+    v.r.handle_written(FileId(0), 0, 1 << 20, Ok(()));
+    assert!(matches!(v.r.place(FileId(0), 0, 1 << 20), Ok(Placement::Discard)));
+}
+
+#[test]
+fn w14_the_fourth_damaged_copy_fails_the_file() {
+    let mut v = wanted(5);
+    for _ in 0..3 {
+        v.r.handle_mismatch(FileId(0), 0, 5).unwrap();
+        assert_eq!(v.r.summary().failed, 0);
+    }
+    v.r.handle_mismatch(FileId(0), 0, 5).unwrap();
+    assert_eq!(v.r.summary().failed, 1);
+    assert!(matches!(v.r.poll_action(), Some(Action::Discard { handle: 0 })));
+}
+
+/// Announces a file of three blocks and a bit, a directory, a link, an empty file, and one file
+/// that is finished.
+fn sender() -> (Sender<()>, u32) {
+    let hello = Hello::ours(4);
+    let mut s = Sender::new(negotiate(&hello, &hello).unwrap());
+    s.handle_conn_opened(CONN);
+    s.handle_entry((), |id| file(id.0, 3 * BLOCK + 1));
+    s.handle_entry((), |id| dir(id.0));
+    s.handle_entry((), |id| link(id.0));
+    s.handle_entry((), |id| file(id.0, 0));
+    s.handle_entry((), |id| file(id.0, 9));
+    s.poll_transmit(CONN, NOW, usize::MAX, &mut Vec::new());
+    let done = FileResult { file: FileId(4), outcome: Outcome::Same };
+    tell(&mut s, 0, Message::Results(vec![done])).unwrap();
+    (s, 1)
+}
+
+fn tell(s: &mut Sender<()>, seq: u32, message: Message) -> Result<(), Violation> {
+    let payload = message.to_payload(seq);
+    let m = Sequenced::from_payload(message.flag(), &payload)?;
+    s.handle_message(m, payload.len(), NOW)
+}
+
+fn refused_by_sender(cases: Vec<(&str, Message)>) {
+    for (case, message) in cases {
+        let (mut s, seq) = sender();
+        assert!(tell(&mut s, seq, message).is_err(), "{case}");
+    }
+}
+
+#[test]
+fn w15_d08_wants_for_what_is_not_there_are_violations() {
+    let want = |id, ranges| Message::Want(vec![Want { file: FileId(id), ranges }]);
+    refused_by_sender(vec![
+        ("unknown", want(9, vec![])),
+        ("finished", want(4, vec![])),
+        ("a directory", want(1, vec![])),
+        ("a link", want(2, vec![])),
+        ("an empty file", want(3, vec![])),
+        ("behind the end", want(0, vec![0..3 * BLOCK + 2])),
+        ("a part of a block", want(0, vec![0..5])),
+        ("inside a block", want(0, vec![5..BLOCK])),
+        ("hashes of the unknown", Message::DigestsWanted(vec![FileId(9)])),
+        ("hashes of a directory", Message::DigestsWanted(vec![FileId(1)])),
+        ("a block that is none", Message::Written(vec![Written { file: FileId(0), offset: 7 }])),
+        (
+            "a second result",
+            Message::Results(vec![FileResult { file: FileId(4), outcome: Outcome::Same }]),
+        ),
+    ]);
+    let (mut s, _) = sender();
+    (1..1000).for_each(|seq| tell(&mut s, seq, want(0, vec![])).unwrap());
+    assert_eq!(std::iter::from_fn(|| s.poll_work(CONN, NOW)).count(), 4, "a flood is one want");
+}
+
+#[test]
+fn w16_a_close_that_comes_too_early_or_twice_is_a_violation() {
+    let close = || Message::Close(Summary::default());
+    let (mut s, seq) = sender();
+    s.handle_walked(RootMeta(None));
+    s.poll_transmit(CONN, NOW, usize::MAX, &mut Vec::new());
+    assert!(tell(&mut s, seq, close()).is_err(), "entries are open");
+    let (mut s, seq) = sender();
+    let all = (0..4).map(|id| FileResult { file: FileId(id), outcome: Outcome::Created }).collect();
+    tell(&mut s, seq, Message::Results(all)).unwrap();
+    s.handle_walked(RootMeta(None));
+    s.poll_transmit(CONN, NOW, usize::MAX, &mut Vec::new());
+    tell(&mut s, seq + 1, close()).unwrap();
+    assert!(tell(&mut s, seq + 2, close()).is_err(), "twice");
+}
+
+#[test]
+fn a_chain_of_directories_neither_overflows_the_stack_nor_eats_memory() {
+    let mut v = Victim::new(config());
+    let long = Name::new(&[b'x'; 255]).unwrap();
+    let mut refused = false;
+    for first in (0..20_000).step_by(200) {
+        let parent = |id: u32| if id == 0 { DirId::ROOT } else { DirId(id - 1) };
+        let deeper = |id: u32| Entry { name: long.clone(), parent: parent(id), ..dir(id) };
+        refused |= v.hear(Message::Entries((first..first + 200).map(deeper).collect())).is_err();
+        if refused {
+            break;
+        }
+    }
+    assert!(refused, "2 MB of names and gigabytes of paths");
+    let Some(Action::MakeDir { dir, .. }) = v.r.poll_action() else { panic!() };
+    v.r.handle_dir_made(dir, Err(error()));
+}
+
+fn size(random: &mut Random) -> u64 {
+    [0, 1, 5, BLOCK - 1, BLOCK, 2 * BLOCK + 5][random.below(6) as usize]
+}
+
+fn some_entry(random: &mut Random, next: u32) -> Entry {
+    let id = if random.chance(9000) { next } else { random.below(12) as u32 };
+    let e = match random.below(4) {
+        0 => dir(id),
+        1 => link(id),
+        _ => file(id, size(random)),
+    };
+    let parent = if random.chance(5000) { DirId::ROOT.0 } else { random.below(6) as u32 };
+    below(parent, e)
+}
+
+fn some_message(random: &mut Random, next: u32) -> Message {
+    let id = FileId(random.below(10) as u32);
+    let range = || 0..BLOCK;
+    match random.below(30) {
+        0..10 => Message::Entries(vec![some_entry(random, next)]),
+        10..14 => Message::DirsEnd(vec![DirId(id.0)]),
+        14..16 => hashes(id.0, 0, 1 + random.below(3) as usize),
+        16..19 => Message::Replaced(id, some_entry(random, next)),
+        19..21 => Message::Gone(id, error()),
+        21 => finish(),
+        22 => Message::Want(vec![Want { file: id, ranges: vec![range()] }]),
+        23 => Message::Want(vec![Want { file: id, ranges: vec![] }]),
+        24 => Message::Written(vec![Written { file: id, offset: 0 }]),
+        25 | 26 => Message::Results(vec![FileResult { file: id, outcome: Outcome::Same }]),
+        27 => Message::DigestsWanted(vec![id]),
+        28 => Message::Problem(Problem { path: vec![27], error: error() }),
+        _ => Message::Close(Summary::default()),
+    }
+}
+
+/// The disk as a hostile sequence meets it: each action is answered, late, early or with errors.
+struct Disk {
+    sizes: BTreeMap<u32, u64>,
+    /// Blocks that are there and right.
+    there: BTreeMap<u32, BTreeSet<u64>>,
+    actions: Vec<Action<(), u32>>,
+    writes: Vec<(FileId, u64, u32)>,
+    wholes: Vec<FileId>,
+}
+
+impl Disk {
+    fn collect(&mut self, r: &mut Receiver<(), u32>) {
+        while let Some(action) = r.poll_action() {
+            if let Action::Publish { file, .. } = &action {
+                let size = self.sizes[&file.0];
+                let there = self.there.get(&file.0).map_or(0, BTreeSet::len) as u64;
+                assert_eq!(there, size.div_ceil(BLOCK), "published incomplete");
+            }
+            self.actions.push(action);
+        }
+    }
+
+    fn write(&mut self, r: &mut Receiver<(), u32>, random: &mut Random) {
+        if self.writes.is_empty() {
+            return;
+        }
+        let at = random.below(self.writes.len() as u64) as usize;
+        let (file, offset, len) = self.writes.swap_remove(at);
+        let done = if random.chance(500) { Err(error()) } else { Ok(()) };
+        if done.is_ok() {
+            self.there.entry(file.0).or_default().insert(offset / BLOCK);
+        }
+        r.handle_written(file, offset, len, done);
+    }
+
+    fn act(&mut self, r: &mut Receiver<(), u32>, random: &mut Random) {
+        if self.actions.is_empty() {
+            return;
+        }
+        let action = self.actions.swap_remove(random.below(self.actions.len() as u64) as usize);
+        let done = if random.chance(500) { Err(error()) } else { Ok(()) };
+        match action {
+            Action::MakeDir { dir, mode, .. } => {
+                let (created, widened) = (random.chance(5000), random.chance(1000));
+                let made = MadeDir { created, mode, mtime: MTIME, widened };
+                r.handle_dir_made(dir, done.map(|()| ((), made)));
+            }
+            Action::Inspect { file, version, .. } => {
+                self.sizes.insert(file.0, version.size);
+                let (size, mode) = (version.size, 0o644);
+                let existing = [
+                    Existing::Absent,
+                    Existing::File { size, mtime: MTIME, mode },
+                    Existing::File { size, mtime: Timestamp::default(), mode },
+                    Existing::Symlink { same: false, mtime: MTIME },
+                    Existing::Special,
+                    Existing::Dir,
+                ];
+                let existing = existing[random.below(6) as usize];
+                r.handle_inspected(file, done.map(|()| (existing, file.0)));
+            }
+            Action::Link { file, .. } => r.handle_linked(file, done.map(|()| Outcome::Created)),
+            Action::Hash { file, .. } => {
+                let blocks = self.sizes[&file.0].div_ceil(BLOCK) as usize;
+                r.handle_hashed(file, done.map(|()| vec![[random.below(2) as u8; 32]; blocks]));
+            }
+            Action::Recover { file, .. } => {
+                let blocks = self.sizes[&file.0].div_ceil(BLOCK) as u32;
+                let kept = (0..blocks + 1).filter(|_| random.chance(5000));
+                r.handle_recovered(file, kept.map(|n| (n, Digest([0; 16]))).collect());
+            }
+            Action::Rehash { file, kept, .. } => {
+                let (bad, good): (Vec<u32>, Vec<u32>) =
+                    kept.iter().map(|(n, _)| *n).partition(|_| random.chance(3000));
+                self.there.entry(file.0).or_default().extend(good.into_iter().map(u64::from));
+                r.handle_rehashed(file, &kept, &bad);
+            }
+            Action::Publish { file, .. } => r.handle_published(file, done),
+            Action::SetMeta { file, .. } => r.handle_meta_set(file, done),
+            Action::FinishDir { dir, .. } => r.handle_dir_finished(dir, done),
+            Action::Discard { .. } => {}
+            Action::Finish { .. } => r.handle_finished(NOW),
+        }
+    }
+
+    fn content(&mut self, r: &mut Receiver<(), u32>, random: &mut Random) -> Result<(), Violation> {
+        let file = FileId(random.below(10) as u32);
+        let size = self.sizes.get(&file.0).copied().unwrap_or(5);
+        let offset = BLOCK * random.below(3);
+        let fits = BLOCK.min(size.saturating_sub(offset)).max(1) as u32;
+        let len = if random.chance(9500) { fits } else { 1 + random.below(BLOCK) as u32 };
+        match random.below(4) {
+            0 => return r.handle_mismatch(file, offset, len),
+            1 => {
+                let placed = r.place_whole(file, size as usize)?;
+                if matches!(placed, Placement::Publish { .. }) {
+                    self.wholes.push(file);
+                }
+            }
+            _ => {
+                if let Placement::Write { size: whole, .. } = r.place(file, offset, len)? {
+                    assert!(offset + u64::from(len) <= whole);
+                    assert!(!self.writes.contains(&(file, offset, len)), "written twice at once");
+                    self.writes.push((file, offset, len));
+                }
+            }
+        }
+        if random.chance(5000)
+            && let Some(file) = self.wholes.pop()
+        {
+            r.handle_published(file, Ok(()));
+        }
+        Ok(())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 3000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_receiver_survives_everything(
+        ops in prop::collection::vec(any::<u64>(), 1..120),
+        recover: bool, checksum: bool, dry_run: bool,
+    ) {
+        let config = Config { recover, checksum, dry_run, ..config() };
+        let mut v = Victim::new(config);
+        let mut disk = Disk {
+            sizes: BTreeMap::new(),
+            there: BTreeMap::new(),
+            actions: Vec::new(),
+            writes: Vec::new(),
+            wholes: Vec::new(),
+        };
+        let mut next = 0;
+        for op in ops {
+            let random = &mut Random(op);
+            match random.below(10) {
+                0..4 => {
+                    let message = some_message(random, next);
+                    next += matches!(message, Message::Entries(_) | Message::Replaced(..)) as u32;
+                    // A real shell ends here; going on finds more.
+                    let _refused = v.hear(message);
+                }
+                4..6 => disk.act(&mut v.r, random),
+                6 => disk.write(&mut v.r, random),
+                7 => {
+                    v.r.poll_transmit(CONN, NOW, usize::MAX, &mut Vec::new());
+                    while v.r.poll_event().is_some() {}
+                }
+                _ => {
+                    let _refused = disk.content(&mut v.r, random);
+                }
+            }
+            disk.collect(&mut v.r);
+        }
+    }
+
+    #[test]
+    fn a_sender_survives_everything(ops in prop::collection::vec(any::<u64>(), 1..120)) {
+        let (mut s, mut seq) = sender();
+        for op in ops {
+            let random = &mut Random(op);
+            let id = FileId(random.below(10) as u32);
+            match random.below(12) {
+                0..5 => {
+                    let _refused = tell(&mut s, seq, some_message(random, 20));
+                    seq += 1;
+                }
+                5 => { s.handle_entry((), |id| file(id.0, size(random))); }
+                6 => while let Some(event) = s.poll_event() {
+                    if let Event::Hash { file, version, .. } = event {
+                        let n = version.size.div_ceil(BLOCK) as usize;
+                        s.handle_hashed(file, &vec![[0; 32]; n], NOW);
+                    }
+                },
+                7 => s.handle_source_changed(id, |e| e.mtime.secs += 1, NOW),
+                8 => s.handle_source_failed(id, error(), NOW),
+                9 => s.poll_transmit(CONN, NOW, usize::MAX, &mut Vec::new()),
+                10 => {
+                    let _refused = s.handle_ack(random.below(30) as u32, NOW);
+                }
+                _ => while let Some(work) = s.poll_work(CONN, NOW) {
+                    let end = work.block.offset + u64::from(work.block.len);
+                    prop_assert!(end <= work.version.size && work.block.len > 0);
+                },
+            }
+        }
+    }
+}

@@ -131,10 +131,25 @@ enum End {
 #[derive(Debug)]
 enum Job {
     Act(Action<Vec<u8>, Handle>),
-    Write { file: FileId, offset: u64, handle: Handle, bytes: Vec<u8>, digest: Digest },
-    Whole { file: FileId, handle: Handle, meta: FileMeta, bytes: Vec<u8> },
+    Write {
+        file: FileId,
+        offset: u64,
+        handle: Handle,
+        bytes: Vec<u8>,
+        digest: Digest,
+    },
+    Whole {
+        file: FileId,
+        handle: Handle,
+        meta: FileMeta,
+        bytes: Vec<u8>,
+    },
     /// The source is hashed.
-    Hashed { file: FileId, node: usize, version: SourceVersion },
+    Hashed {
+        file: FileId,
+        node: usize,
+        version: SourceVersion,
+    },
     /// An end finds out that a connection is dead.
     Notice(ConnId, Side),
     Open,

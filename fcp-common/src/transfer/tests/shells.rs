@@ -73,7 +73,11 @@ impl Inbound {
                 let end = BlockDigest::decode(payload).map_err(bad)?;
                 let base = &self.buf[self.base..];
                 let (pieces, matches) = self.assembler.handle_block(&end, base)?;
-                let bytes = pieces.iter().flat_map(|p| base[p.clone()].chunks(1 << 20)).collect::<Vec<_>>().concat();
+                let bytes = pieces
+                    .iter()
+                    .flat_map(|p| base[p.clone()].chunks(1 << 20))
+                    .collect::<Vec<_>>()
+                    .concat();
                 let BlockDigest { block, digest } = end;
                 items.push(Item::Content { block, digest, whole: false, bytes, matches });
             }
