@@ -37,7 +37,7 @@ impl Assembler {
         let rule = |reason| Err(Violation::rule(Flag::DATA, reason));
         match self.file {
             None => {
-                if data.offset % BLOCK != 0 {
+                if !data.offset.is_multiple_of(BLOCK) {
                     return rule("begins inside a block");
                 }
                 *self =

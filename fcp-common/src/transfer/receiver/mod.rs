@@ -32,7 +32,7 @@ use super::link::Link;
 use tree::Dir;
 pub use tree::MadeDir;
 use types::File;
-pub use types::{Action, Config, Existing, FileMeta, Placement, ReceiveEvent, RootRule};
+pub use types::{Action, Admits, Config, Existing, FileMeta, Placement, ReceiveEvent, RootRule};
 
 /// Results, digests wanted or acknowledgements in one message: with the longest texts 1,033,000
 /// bytes.

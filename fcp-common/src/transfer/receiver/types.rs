@@ -5,6 +5,9 @@ use fcp_proto::{Digest, DirId, EntryKind, FileId, Name, RelPath, SourceVersion, 
 
 use crate::range_set::RangeSet;
 
+/// Whether a path, and whether it is a directory's, was asked for.
+pub type Admits = Box<dyn Fn(&RelPath, bool) -> bool + Send>;
+
 /// What the request asked of the receiver.
 pub struct Config {
     /// Compare content even where size and mtime are the same.
@@ -26,7 +29,7 @@ pub struct Config {
     /// Queue a [`ReceiveEvent::Finished`] for each entry.
     pub report: bool,
     /// Whether the sender may announce this path; the second argument says that it is a directory.
-    pub admits: Option<Box<dyn Fn(&RelPath, bool) -> bool + Send>>,
+    pub admits: Option<Admits>,
 }
 
 /// What happens to names directly below the root.

@@ -5,7 +5,8 @@ use std::time::Duration;
 use fcp_proto::packet::Outcome;
 use fcp_proto::{ErrorCode, Timestamp};
 
-use super::pair::{Pair, Plan, Side};
+use super::pair::Pair;
+use super::plan::{Plan, Side};
 use super::random::Random;
 use super::source::{Body, Source};
 
