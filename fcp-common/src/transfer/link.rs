@@ -313,6 +313,33 @@ mod tests {
     }
 
     #[test]
+    fn w23_a_repeated_message_is_acknowledged_over_every_connection() {
+        let (mut a, mut b) = (link(), link());
+        a.send(&Message::Finish(RootMeta(None)), NOW);
+        let sent_once = sent(&mut a, A);
+        deliver(&sent_once, &mut b);
+        assert!(b.poll_message().is_some());
+        deliver(&sent_once, &mut b);
+        assert!(b.has_transmit(A, NOW) && b.has_transmit(B, NOW));
+        // A is dead; b has nothing of its own that would tell it so.
+        deliver(&sent(&mut b, B), &mut a);
+        assert_eq!(a.poll_timeout(), None);
+    }
+
+    #[test]
+    fn no_timer_stands_in_the_past() {
+        let (mut a, mut b) = (link(), link());
+        a.handle_conn_lost(B);
+        a.send(&Message::Finish(RootMeta(None)), NOW);
+        deliver(&sent(&mut a, A), &mut b);
+        let late = 2 * PATIENCE;
+        a.handle_timeout(late);
+        b.handle_timeout(late);
+        assert!(b.has_transmit(A, late));
+        assert_eq!((a.poll_timeout(), b.poll_timeout()), (None, None));
+    }
+
+    #[test]
     fn an_acknowledgement_of_the_future_is_a_violation() {
         assert!(link().handle_ack(1, NOW).is_err());
     }

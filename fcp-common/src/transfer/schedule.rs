@@ -188,6 +188,29 @@ mod tests {
     }
 
     #[test]
+    fn w23_two_dead_connections_do_not_hand_a_block_to_each_other() {
+        let (c, mut s) = (ConnId(2), Schedule::default());
+        s.want(F, 0..1);
+        let only = s.next(A, T0).unwrap();
+        assert_eq!(s.next(B, REPEAT_AFTER), Some(only));
+        assert_eq!(s.next(A, 9 * REPEAT_AFTER), None);
+        assert_eq!(s.next(c, 9 * REPEAT_AFTER), Some(only));
+    }
+
+    #[test]
+    fn d05_a_block_that_arrived_before_its_connection_was_lost_does_not_go_again() {
+        let mut s = Schedule::default();
+        s.want(F, 0..2 * BLOCK);
+        let (first, second) = (s.next(A, T0).unwrap(), s.next(A, T0).unwrap());
+        s.handle_conn_lost(A);
+        s.handle_written(F, first.offset);
+        assert_eq!((s.next(B, T0), s.next(B, T0)), (Some(second), None));
+        s.handle_conn_lost(B);
+        s.handle_written(F, second.offset);
+        assert!(!s.has_fresh());
+    }
+
+    #[test]
     fn a_forgotten_file_leaves_nothing_behind() {
         let mut s = Schedule::default();
         s.want(F, 0..5 * BLOCK);

@@ -57,9 +57,11 @@ impl Victim {
         self.r.handle_message(m, payload.len(), NOW)
     }
 
-    /// Does what the machine says; everything is new and works.
-    fn obey(&mut self) {
+    /// Does what the machine says; everything is new and works. Returns the actions' names.
+    fn obey(&mut self) -> Vec<String> {
+        let mut done = Vec::new();
         while let Some(action) = self.r.poll_action() {
+            done.push(format!("{action:?}").split([' ', '(']).next().unwrap().to_owned());
             match action {
                 Action::MakeDir { dir, mode, .. } => {
                     let made = MadeDir { created: true, mode, mtime: MTIME, widened: false };
@@ -75,6 +77,7 @@ impl Victim {
                 _ => {}
             }
         }
+        done
     }
 }
 
@@ -261,7 +264,7 @@ fn links_are_made_only_where_they_were_asked_for() {
     victim.hear(Message::Entries(vec![dir(0), below(0, link(1)), link(2)])).unwrap();
     victim.hear(Message::DirsEnd(vec![DirId(0)])).unwrap();
     victim.hear(finish()).unwrap();
-    victim.obey();
+    assert_eq!(victim.obey().iter().filter(|n| **n == "FinishDir").count(), 1);
     assert_eq!((victim.r.summary().failed, victim.r.is_closed()), (2, false));
     assert_eq!(victim.r.load(), (0, 0));
 }
@@ -322,6 +325,37 @@ fn w14_the_fourth_damaged_copy_fails_the_file() {
     v.r.handle_mismatch(FileId(0), 0, 5).unwrap();
     assert_eq!(v.r.summary().failed, 1);
     assert!(matches!(v.r.poll_action(), Some(Action::Discard { handle: 0 })));
+}
+
+#[test]
+fn a_damaged_copy_of_a_good_block_costs_nothing() {
+    let mut v = wanted(BLOCK + 5);
+    assert!(matches!(v.r.place(FileId(0), 0, 1 << 20), Ok(Placement::Write { .. })));
+    (0..9).for_each(|_| v.r.handle_mismatch(FileId(0), 0, 1 << 20).unwrap());
+    v.r.handle_written(FileId(0), 0, 1 << 20, Ok(()));
+    (0..9).for_each(|_| v.r.handle_mismatch(FileId(0), 0, 1 << 20).unwrap());
+    assert!(matches!(v.r.place(FileId(0), BLOCK, 5), Ok(Placement::Write { .. })));
+    v.r.handle_written(FileId(0), BLOCK, 5, Ok(()));
+    (0..9).for_each(|_| v.r.handle_mismatch(FileId(0), 0, 1 << 20).unwrap());
+    assert_eq!(v.obey(), ["Publish"]);
+    assert_eq!(v.r.summary().failed, 0);
+}
+
+#[test]
+fn f05_a_file_that_is_being_published_is_not_taken_back() {
+    let replaced = || Message::Replaced(FileId(0), file(4, 7));
+    for message in [Message::Gone(FileId(0), error()), replaced()] {
+        let mut v = wanted(5);
+        assert!(matches!(v.r.place_whole(FileId(0), 5), Ok(Placement::Publish { .. })));
+        let late = u64::from(matches!(message, Message::Replaced(..)));
+        v.hear(message).unwrap();
+        assert!(v.obey().is_empty(), "nothing is discarded and nothing races for the name");
+        v.r.handle_published(FileId(0), Ok(()));
+        assert_eq!(v.r.summary().failed, late, "a new version that came too late is a failure");
+    }
+    let mut v = wanted(5);
+    v.hear(replaced()).unwrap();
+    assert_eq!(v.obey(), ["Inspect", "Discard"]);
 }
 
 /// Announces a file of three blocks and a bit, a directory, a link, an empty file, and one file
