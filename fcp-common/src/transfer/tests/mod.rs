@@ -12,4 +12,5 @@ mod random;
 mod session;
 mod shells;
 mod source;
+mod survival;
 mod wreck;
