@@ -562,8 +562,13 @@ impl<R: Role> Session<R> {
                 .saturating_sub(self.active.load(Ordering::Relaxed))
                 < ACTIVE_MILLIS;
             let tick = if active && machine.is_carrier(conn) { BUSY_TICK } else { TICK };
-            machine = self.wait(machine, limit.clamp(Duration::from_millis(1), tick));
+            let limit = limit.clamp(Duration::from_millis(1), tick);
+            machine = self.wait(machine, limit);
             machine.handle_timeout(self.now());
+            if self.now() - now >= tick.min(TICK) && R::HANGS_UP {
+                // Time to look for content that another connection has carried for too long.
+                return true;
+            }
         }
     }
 

@@ -53,7 +53,16 @@ pub(super) struct DestFile {
     name: Name,
     version: SourceVersion,
     expected: Expected,
-    temp: Mutex<Option<Arc<OpenTemp>>>,
+    temp: Mutex<Slot>,
+}
+
+/// A file's temporary file.
+enum Slot {
+    /// None yet.
+    Empty,
+    Open(Arc<OpenTemp>),
+    /// The file is published or given up: late content must not make another one.
+    Closed,
 }
 
 struct OpenTemp {
@@ -63,18 +72,23 @@ struct OpenTemp {
     /// Held while a block is written. The kernel lets one thread at a time write to a file and has
     /// the others spin; asleep here, they leave their core to whoever sends.
     writing: Mutex<()>,
+    given_up: AtomicBool,
 }
 
 impl OpenTemp {
     fn new(temp: Temp, journal_no: Option<u32>) -> OpenTemp {
-        OpenTemp { temp: Some(temp), journal_no, writing: Mutex::new(()) }
+        let given_up = AtomicBool::new(false);
+        OpenTemp { temp: Some(temp), journal_no, writing: Mutex::new(()), given_up }
     }
 }
 
 impl Drop for OpenTemp {
     fn drop(&mut self) {
-        // The session broke off: what the journal knows is for the next run.
-        if let (Some(temp), Some(_)) = (self.temp.take(), self.journal_no) {
+        // Unless the file was given up, the session broke off: what the journal knows is for the
+        // next run.
+        if let (Some(temp), Some(_)) = (self.temp.take(), self.journal_no)
+            && !self.given_up.load(Ordering::Acquire)
+        {
             temp.keep();
         }
     }
@@ -161,7 +175,7 @@ impl Store {
         };
         let expected = stat.map_or(Expected::Absent, Expected::Same);
         let dir = Arc::clone(dir);
-        let file = DestFile { dir, name, version, expected, temp: Mutex::new(None) };
+        let file = DestFile { dir, name, version, expected, temp: Mutex::new(Slot::Empty) };
         Ok((existing, Arc::new(file)))
     }
 
@@ -236,9 +250,8 @@ impl Store {
 
     /// Gives a complete file its name; one that got no content is empty.
     pub(super) fn publish(&self, file: &DestFile, meta: FileMeta) -> Result<(), WireError> {
-        let taken = file.temp.lock().unwrap_or_else(PoisonError::into_inner).take();
         // No writer is left when the machine says publish, so this is the only holder.
-        let Some(mut open) = taken.and_then(Arc::into_inner) else {
+        let Some(mut open) = file.close().and_then(Arc::into_inner) else {
             let temp = self.create_temp(file)?;
             return self.rename(file, temp, meta);
         };
@@ -293,7 +306,10 @@ impl Store {
 
     /// Which of the `kept` blocks do not match their digests.
     pub(super) fn rehash(&self, file: &DestFile, kept: &[(u32, Digest)], size: u64) -> Vec<u32> {
-        let temp = file.temp.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let temp = match &*file.temp.lock().unwrap_or_else(PoisonError::into_inner) {
+            Slot::Open(open) => Some(Arc::clone(open)),
+            Slot::Empty | Slot::Closed => None,
+        };
         let open = temp.as_ref().and_then(|t| t.temp.as_ref());
         let mut buf = vec![0; BLOCK as usize];
         let mut matches = |n: u32, expected: Digest| {
@@ -315,9 +331,9 @@ impl Store {
     }
 
     pub(super) fn discard(&self, file: &DestFile) {
-        let taken = file.temp.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(mut open) = taken.and_then(Arc::into_inner) {
-            drop(open.temp.take());
+        if let Some(open) = file.close() {
+            // Unlinked when the last writer lets go of it.
+            open.given_up.store(true, Ordering::Release);
             self.end(open.journal_no);
         }
     }
@@ -407,14 +423,16 @@ impl Store {
         self.resumable.fetch_add(1, Ordering::AcqRel);
         temp.file().set_len(file.version.size)?;
         let open = Arc::new(OpenTemp::new(temp, Some(no)));
-        *file.temp.lock().unwrap_or_else(PoisonError::into_inner) = Some(open);
+        *file.temp.lock().unwrap_or_else(PoisonError::into_inner) = Slot::Open(open);
         Ok(partial.kept.clone())
     }
 
     fn temp_for(&self, file: &DestFile) -> Result<Arc<OpenTemp>, WireError> {
         let mut slot = file.temp.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(open) = &*slot {
-            return Ok(Arc::clone(open));
+        match &*slot {
+            Slot::Open(open) => return Ok(Arc::clone(open)),
+            Slot::Closed => return Err(WireError::new(ErrorCode::CHANGED, "it was given up")),
+            Slot::Empty => {}
         }
         self.check_space(file)?;
         let temp = self.create_temp(file)?;
@@ -428,7 +446,7 @@ impl Store {
             self.resumable.fetch_add(1, Ordering::AcqRel);
         }
         let open = Arc::new(OpenTemp::new(temp, journal_no));
-        *slot = Some(Arc::clone(&open));
+        *slot = Slot::Open(Arc::clone(&open));
         Ok(open)
     }
 
@@ -498,6 +516,15 @@ impl DestDir {
 }
 
 impl DestFile {
+    /// Takes the temporary file away, if there is one, for good.
+    fn close(&self) -> Option<Arc<OpenTemp>> {
+        let mut slot = self.temp.lock().unwrap_or_else(PoisonError::into_inner);
+        match std::mem::replace(&mut *slot, Slot::Closed) {
+            Slot::Open(open) => Some(open),
+            Slot::Empty | Slot::Closed => None,
+        }
+    }
+
     fn path(&self) -> RelPath {
         self.dir.path.join_unbounded(&self.name)
     }

@@ -43,7 +43,9 @@ impl Assembler {
                 *self =
                     Assembler { file: Some(data.file), start: data.offset, ..Assembler::default() };
             }
-            Some(file) if file == data.file && self.start + self.len == data.offset => {}
+            // No sum, which could pass the largest number there is.
+            Some(file)
+                if file == data.file && data.offset.checked_sub(self.start) == Some(self.len) => {}
             Some(_) => return rule("does not continue the block before it"),
         }
         if std::mem::replace(&mut self.short, data.bytes.len() < MIN_DATA) {

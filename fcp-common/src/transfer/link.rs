@@ -57,6 +57,10 @@ struct Inbox {
     bytes: usize,
     acked: u32,
     ack_due: Option<Duration>,
+    /// An acknowledgement is due; it waits for room on the carrier.
+    ack_now: bool,
+    /// Connections that repeat the acknowledgement, as the peer seems not to get it.
+    ack_again: BTreeSet<ConnId>,
 }
 
 impl Link {
@@ -69,6 +73,7 @@ impl Link {
     /// A connection is gone; what travelled on it travels again.
     pub fn handle_conn_lost(&mut self, conn: ConnId) {
         self.conns.remove(&conn);
+        self.inbox.ack_again.remove(&conn);
         if self.carrier == Some(conn) {
             self.move_to(self.conns.first().copied());
         }
@@ -103,8 +108,8 @@ impl Link {
         let flag = m.message.flag();
         let inbox = &mut self.inbox;
         if m.seq < inbox.next {
-            // The peer repeats itself, so our acknowledgement got lost.
-            inbox.ack_due = Some(now);
+            // The peer repeats itself, so our acknowledgement is lost or stuck on a dead carrier.
+            inbox.ack_again.clone_from(&self.conns);
             return Ok(());
         }
         if (m.seq - inbox.next) as usize >= MAX_UNACKED_MESSAGES {
@@ -122,6 +127,9 @@ impl Link {
 
     /// Time passed: a connection that carries messages and answers none is passed over.
     pub fn handle_timeout(&mut self, now: Duration) {
+        if self.inbox.ack_due.take_if(|due| *due <= now).is_some() {
+            self.inbox.ack_now = true;
+        }
         let patience = self.out.patience.unwrap_or(PATIENCE);
         let Some(since) = self.out.waiting_since else { return };
         if self.conns.len() < 2 || now.saturating_sub(since) < patience {
@@ -161,7 +169,8 @@ impl Link {
         budget: usize,
         out: &mut Vec<u8>,
     ) {
-        if self.inbox.wants_ack(now) && (self.carrier == Some(conn) || self.carrier.is_none()) {
+        let again = self.inbox.ack_again.remove(&conn);
+        if again || (self.carrier == Some(conn) && self.inbox.wants_ack(now)) {
             fcp_proto::frame::encode(Flag::ACK, &self.inbox.take_ack().to_be_bytes(), out);
         }
         while self.carrier == Some(conn) && out.len() < budget {
@@ -173,13 +182,16 @@ impl Link {
 
     /// Whether `conn` has something to transmit now.
     pub fn has_transmit(&self, conn: ConnId, now: Duration) -> bool {
-        self.carrier == Some(conn) && (!self.out.unsent.is_empty() || self.inbox.wants_ack(now))
+        let carries = !self.out.unsent.is_empty() || self.inbox.wants_ack(now);
+        self.inbox.ack_again.contains(&conn) || (self.carrier == Some(conn) && carries)
     }
 
     /// When [`Link::poll_transmit`] or [`Link::handle_timeout`] should run next.
     pub fn poll_timeout(&self) -> Option<Duration> {
         let patience = self.out.patience.unwrap_or(PATIENCE);
-        let patience = self.out.waiting_since.map(|t| t + patience);
+        // Without a second connection there is nothing to pass over to.
+        let since = self.out.waiting_since.filter(|_| self.conns.len() > 1);
+        let patience = since.map(|t| t + patience);
         [self.inbox.ack_due, patience].into_iter().flatten().min()
     }
 
@@ -233,12 +245,13 @@ impl Outbox {
 
 impl Inbox {
     fn wants_ack(&self, now: Duration) -> bool {
-        self.next - self.acked >= ACK_EVERY || self.ack_due.is_some_and(|due| due <= now)
+        let many = self.next - self.acked >= ACK_EVERY;
+        many || self.ack_now || self.ack_due.is_some_and(|due| due <= now)
     }
 
     fn take_ack(&mut self) -> u32 {
         self.acked = self.next;
-        self.ack_due = None;
+        (self.ack_due, self.ack_now) = (None, false);
         self.next
     }
 }
@@ -308,6 +321,33 @@ mod tests {
         assert!(a.has_transmit(B, NOW));
         deliver(&sent(&mut a, B), &mut b);
         assert!(b.poll_message().is_some());
+    }
+
+    #[test]
+    fn w23_a_repeated_message_is_acknowledged_over_every_connection() {
+        let (mut a, mut b) = (link(), link());
+        a.send(&Message::Finish(RootMeta(None)), NOW);
+        let sent_once = sent(&mut a, A);
+        deliver(&sent_once, &mut b);
+        assert!(b.poll_message().is_some());
+        deliver(&sent_once, &mut b);
+        assert!(b.has_transmit(A, NOW) && b.has_transmit(B, NOW));
+        // A is dead; b has nothing of its own that would tell it so.
+        deliver(&sent(&mut b, B), &mut a);
+        assert_eq!(a.poll_timeout(), None);
+    }
+
+    #[test]
+    fn no_timer_stands_in_the_past() {
+        let (mut a, mut b) = (link(), link());
+        a.handle_conn_lost(B);
+        a.send(&Message::Finish(RootMeta(None)), NOW);
+        deliver(&sent(&mut a, A), &mut b);
+        let late = 2 * PATIENCE;
+        a.handle_timeout(late);
+        b.handle_timeout(late);
+        assert!(b.has_transmit(A, late));
+        assert_eq!((a.poll_timeout(), b.poll_timeout()), (None, None));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Which block goes next, over which connection; what is in flight; what must go again.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -21,6 +21,9 @@ pub struct Schedule {
     wanted: HashMap<FileId, RangeSet>,
     in_flight: BTreeMap<(FileId, u64), Flight>,
     per_conn: HashMap<ConnId, usize>,
+    /// Connections whose block was repeated elsewhere and that have done nothing since: two dead
+    /// ones would hand it to each other for ever.
+    suspect: HashSet<ConnId>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +31,7 @@ struct Flight {
     len: u32,
     conn: ConnId,
     since: Duration,
+    repeated: bool,
 }
 
 impl Schedule {
@@ -39,7 +43,7 @@ impl Schedule {
             .range((file, range.start)..(file, range.end))
             .map(|(k, _)| k.1)
             .collect();
-        flights.into_iter().for_each(|offset| self.handle_written(file, offset));
+        flights.into_iter().for_each(|offset| self.land(file, offset));
         let set = self.wanted.entry(file).or_default();
         if set.is_empty() {
             self.queue.push_back(file);
@@ -51,24 +55,34 @@ impl Schedule {
     /// idle, one that another connection has been carrying for too long.
     pub fn next(&mut self, conn: ConnId, now: Duration) -> Option<Block> {
         let block = self.fresh().or_else(|| self.overdue(conn, now))?;
-        let flight = Flight { len: block.len, conn, since: now };
-        if let Some(old) = self.in_flight.insert((block.file, block.offset), flight) {
+        let key = (block.file, block.offset);
+        let repeated = self.in_flight.remove(&key);
+        if let Some(old) = repeated {
             self.release(old.conn);
+            self.suspect.insert(old.conn);
         }
+        let flight = Flight { len: block.len, conn, since: now, repeated: repeated.is_some() };
+        self.in_flight.insert(key, flight);
         *self.per_conn.entry(conn).or_default() += 1;
         Some(block)
     }
 
     /// The receiver has the block that begins at `offset`.
     pub fn handle_written(&mut self, file: FileId, offset: u64) {
-        if let Some(flight) = self.in_flight.remove(&(file, offset)) {
-            self.release(flight.conn);
+        self.land(file, offset);
+        // It had arrived when its connection was lost: it need not go again.
+        if let Some(set) = self.wanted.get_mut(&file).filter(|set| !set.is_empty()) {
+            set.remove(offset..offset.saturating_add(BLOCK));
+            if set.is_empty() {
+                self.queue.retain(|f| *f != file);
+            }
         }
     }
 
     /// Blocks that `conn` carried are wanted again.
     pub fn handle_conn_lost(&mut self, conn: ConnId) {
         self.per_conn.remove(&conn);
+        self.suspect.remove(&conn);
         let lost: Vec<_> = self
             .in_flight
             .iter()
@@ -89,7 +103,7 @@ impl Schedule {
             if f != file {
                 break;
             }
-            self.handle_written(f, offset);
+            self.land(f, offset);
         }
     }
 
@@ -100,8 +114,7 @@ impl Schedule {
 
     /// When to look again for a block to repeat; not exact, as that would cost a walk of them all.
     pub fn poll_timeout(&self, now: Duration) -> Option<Duration> {
-        let alone = self.per_conn.len() < 2;
-        (!alone && !self.in_flight.is_empty()).then_some(now + REPEAT_AFTER / 2)
+        (!self.in_flight.is_empty()).then_some(now + REPEAT_AFTER / 2)
     }
 
     fn fresh(&mut self) -> Option<Block> {
@@ -116,12 +129,21 @@ impl Schedule {
     }
 
     fn overdue(&self, conn: ConnId, now: Duration) -> Option<Block> {
-        if self.in_flight.is_empty() || self.per_conn.get(&conn).is_some_and(|n| *n > 0) {
+        if self.suspect.contains(&conn) || self.per_conn.get(&conn).is_some_and(|n| *n > 0) {
             return None;
         }
         let (key, flight) = self.in_flight.iter().min_by_key(|(_, f)| f.since)?;
         let overdue = flight.conn != conn && now.saturating_sub(flight.since) >= REPEAT_AFTER;
         overdue.then_some(Block { file: key.0, offset: key.1, len: flight.len })
+    }
+
+    fn land(&mut self, file: FileId, offset: u64) {
+        if let Some(flight) = self.in_flight.remove(&(file, offset)) {
+            self.release(flight.conn);
+            if !flight.repeated {
+                self.suspect.remove(&flight.conn);
+            }
+        }
     }
 
     fn release(&mut self, conn: ConnId) {
@@ -163,6 +185,29 @@ mod tests {
         assert_eq!(s.next(B, REPEAT_AFTER), Some(slow));
         s.handle_written(F, slow.offset);
         assert_eq!(s.next(B, 9 * REPEAT_AFTER), None);
+    }
+
+    #[test]
+    fn w23_two_dead_connections_do_not_hand_a_block_to_each_other() {
+        let (c, mut s) = (ConnId(2), Schedule::default());
+        s.want(F, 0..1);
+        let only = s.next(A, T0).unwrap();
+        assert_eq!(s.next(B, REPEAT_AFTER), Some(only));
+        assert_eq!(s.next(A, 9 * REPEAT_AFTER), None);
+        assert_eq!(s.next(c, 9 * REPEAT_AFTER), Some(only));
+    }
+
+    #[test]
+    fn d05_a_block_that_arrived_before_its_connection_was_lost_does_not_go_again() {
+        let mut s = Schedule::default();
+        s.want(F, 0..2 * BLOCK);
+        let (first, second) = (s.next(A, T0).unwrap(), s.next(A, T0).unwrap());
+        s.handle_conn_lost(A);
+        s.handle_written(F, first.offset);
+        assert_eq!((s.next(B, T0), s.next(B, T0)), (Some(second), None));
+        s.handle_conn_lost(B);
+        s.handle_written(F, second.offset);
+        assert!(!s.has_fresh());
     }
 
     #[test]

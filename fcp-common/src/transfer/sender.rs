@@ -25,8 +25,8 @@ use fcp_proto::{ConnId, DirId, ErrorCode, FileId, Flag, SourceVersion, Violation
 use super::link::Link;
 use super::schedule::Schedule;
 
-/// Entries of one ENTRIES message; a frame holds about a thousand.
-const ENTRIES_AT_ONCE: usize = 256;
+/// Entries of one ENTRIES message: with the longest names and link targets 200 take 875,200 bytes.
+const ENTRIES_AT_ONCE: usize = 200;
 /// A source that keeps changing is given up after this many fresh starts (case F05).
 const MAX_RESTARTS: u8 = 3;
 /// Hashes in one DIGESTS message: 2,000 blocks in 64,000 bytes.
@@ -262,7 +262,8 @@ impl<S: Clone> Sender<S> {
 
     /// When to call again though nothing happened.
     pub fn poll_timeout(&self, now: Duration) -> Option<Duration> {
-        [self.link.poll_timeout(), self.schedule.poll_timeout(now)].into_iter().flatten().min()
+        let repeat = self.schedule.poll_timeout(now).filter(|_| self.link.connections() > 1);
+        [self.link.poll_timeout(), repeat].into_iter().flatten().min()
     }
 
     /// Whether `conn` has anything to transmit now.
@@ -351,23 +352,34 @@ impl<S: Clone> Sender<S> {
         }
         match message {
             Message::Want(wants) => wants.into_iter().try_for_each(|w| self.handle_want(w)),
-            Message::Written(list) => {
-                list.into_iter().for_each(|Written { file, offset }| {
-                    self.schedule.handle_written(file, offset);
-                });
-                Ok(())
-            }
+            Message::Written(list) => list.into_iter().try_for_each(|w| self.handle_written(w)),
             Message::Results(list) => list.into_iter().try_for_each(|r| self.handle_result(r)),
             Message::DigestsWanted(ids) => ids.into_iter().try_for_each(|id| self.ask_hash(id)),
-            Message::Close(summary) if self.finish_sent => {
+            Message::Close(summary) if self.finish_sent && self.closed.is_none() => {
                 self.closed = Some(summary);
-                Ok(())
+                self.handle_close()
             }
             other => Err(Violation::Unexpected {
                 got: other.flag(),
                 expected: "WANT, WRITTEN, RESULTS, DIGESTS_WANTED or, after FINISH, CLOSE",
             }),
         }
+    }
+
+    /// Only a file that replaced a finished one can be open now: the messages crossed.
+    fn handle_close(&mut self) -> Result<(), Violation> {
+        let mut left: Vec<_> = std::mem::take(&mut self.files).into_values().collect();
+        left.sort_by_key(|file| file.entry.id);
+        for Announced { entry, source, restarts } in left {
+            if restarts == 0 {
+                return Err(Violation::rule(Flag::CLOSE, "leaves entries unfinished"));
+            }
+            self.metadata -= entry.cost();
+            let error = WireError::new(ErrorCode::CHANGED, "it changed while it was finished");
+            let outcome = Outcome::Failed(error);
+            self.events.push_back(Event::Finished { source, entry, outcome });
+        }
+        Ok(())
     }
 
     fn handle_want(&mut self, want: Want) -> Result<(), Violation> {
@@ -385,6 +397,14 @@ impl<S: Clone> Sender<S> {
             }
             self.schedule.want(want.file, range);
         }
+        Ok(())
+    }
+
+    fn handle_written(&mut self, written: Written) -> Result<(), Violation> {
+        if !written.offset.is_multiple_of(BLOCK) {
+            return Err(Violation::rule(Flag::WRITTEN, "names no block"));
+        }
+        self.schedule.handle_written(written.file, written.offset);
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! Announcements: directories and their children, from the first to the last.
 
-use fcp_proto::limits::{MAX_DEPTH, MAX_OPEN_METADATA};
+use fcp_proto::limits::{MAX_DEPTH, MAX_OPEN_ENTRIES, MAX_OPEN_METADATA, MAX_PATH};
 use fcp_proto::packet::{Entry, EntryBody, FileResult, Outcome, WireError};
 use fcp_proto::{DirId, EntryKind, ErrorCode, FileId, Flag, RelPath, Timestamp, Violation};
 
@@ -10,6 +10,9 @@ use super::types::{Action, Done, File, RootRule, State};
 /// Unfinished entries above the agreed number before the peer is at fault: a batch may be under
 /// way when the sender notices that it must wait.
 const SLACK: usize = 4096;
+/// Bytes of paths of unfinished directories: as long as the kernel takes them, each. Without it a
+/// chain of long names would take the square of what it announces.
+const MAX_OPEN_PATHS: usize = MAX_PATH * MAX_OPEN_ENTRIES as usize;
 
 /// An unfinished directory.
 pub(super) struct Dir<D> {
@@ -28,6 +31,8 @@ pub(super) struct Dir<D> {
     waiting: Vec<FileId>,
     /// Whether its metadata must be set at the end.
     dirty: bool,
+    /// Permission bits that were widened so that it can be filled.
+    narrow: Option<u16>,
     /// Its metadata is being set.
     finishing: bool,
     outcome: Outcome,
@@ -53,6 +58,11 @@ pub struct MadeDir {
 }
 
 impl<D> Dir<D> {
+    /// Whether children may still be announced; the root ends with FINISH.
+    pub(super) fn is_growing(&self) -> bool {
+        !self.ended && self.entry.is_some()
+    }
+
     pub(super) fn root() -> Dir<D> {
         Dir::with_state(None, RelPath::root(), 0, DirState::Making)
     }
@@ -68,6 +78,7 @@ impl<D> Dir<D> {
             ended: false,
             waiting: Vec::new(),
             dirty: false,
+            narrow: None,
             finishing: false,
             outcome: Outcome::Same,
         }
@@ -86,11 +97,6 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
             self.start(child);
         }
         self.finish_if_done(DirId::ROOT);
-    }
-
-    /// Whether a directory is announced whose children are not all.
-    pub(super) fn has_open_dirs(&self) -> bool {
-        self.dirs.values().any(|d| d.entry.is_some() && !d.ended)
     }
 
     /// Nothing was announced, so the destination was never needed.
@@ -157,6 +163,10 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
         self.charge(&entry, flag)?;
         let id = entry.id;
         if entry.kind() == EntryKind::Dir {
+            self.paths += path.as_bytes().len();
+            if self.paths > MAX_OPEN_PATHS {
+                return rule("nests too many directories too deeply");
+            }
             let dir = Dir::with_state(Some(entry), path, depth, DirState::Making);
             self.dirs.insert(id.into(), dir);
         } else {
@@ -180,7 +190,8 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
 
     pub(super) fn handle_replaced(&mut self, old: FileId, entry: Entry) -> Result<(), Violation> {
         let flag = Flag::REPLACED;
-        let Some(file) = self.files.get(&old) else {
+        // One that is getting its final name stays: two versions must not race for it.
+        let Some(file) = self.files.get(&old).filter(|f| !f.is_publishing()) else {
             return self.replaced_too_late(old, entry);
         };
         let same_name = file.entry.name == entry.name || entry.parent == DirId::ROOT;
@@ -198,7 +209,7 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
         if id.0 >= self.next_id {
             return Err(Violation::rule(Flag::GONE, "names what was never announced"));
         }
-        if let Some(file) = self.files.get(&id) {
+        if let Some(file) = self.files.get(&id).filter(|f| !f.is_publishing()) {
             // The sender has forgotten it: settle it here without an answer.
             let entry = file.entry.clone();
             self.discard(id);
@@ -285,6 +296,7 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
                         || (self.config.times && mtime != made.mtime)
                 });
                 d.dirty = made.created || made.widened || differs;
+                d.narrow = made.widened.then_some(made.mode);
                 d.outcome = match (made.created, differs) {
                     (true, _) => Outcome::Created,
                     (false, true) => Outcome::Metadata,
@@ -317,6 +329,10 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
                 Action::MakeDir { dir, parent, name, path, mode }
             }
             EntryBody::File { .. } => Action::Inspect { file: id, parent, name, version },
+            EntryBody::Symlink { .. } if !self.config.links => {
+                let text = "symbolic links were not asked for";
+                return self.fail(id, WireError::new(ErrorCode::SPECIAL, text));
+            }
             EntryBody::Symlink { target } => {
                 let mtime = self.config.times.then_some(entry.mtime);
                 Action::Link { file: id, parent, name, target, mtime }
@@ -353,11 +369,13 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
             if d.outcome == Outcome::Created && meta.mode.is_none() {
                 meta.mode = Some(entry.mode & 0o777 & !self.config.umask);
             }
+            meta.mode = meta.mode.or(d.narrow);
             d.finishing = true;
             self.actions.push_back(Action::FinishDir { dir, handle: handle.clone(), meta });
             return None;
         }
         let d = self.dirs.remove(&dir)?;
+        self.paths -= d.path.as_bytes().len();
         let entry = d.entry?;
         if d.outcome == Outcome::Created {
             self.touch(entry.parent);
@@ -373,8 +391,12 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
             return Err(Violation::rule(Flag::REPLACED, "names what was never announced"));
         }
         self.next_id = entry.id.0 + 1;
+        if self.closed {
+            return Ok(());
+        }
         let error = WireError::new(ErrorCode::CHANGED, "it changed while it was finished");
-        self.results.push(FileResult { file: entry.id, outcome: Outcome::Failed(error) });
+        self.metadata += entry.cost();
+        self.record(entry.id, &entry, Outcome::Failed(error));
         Ok(())
     }
 

@@ -5,6 +5,9 @@ use fcp_proto::{Digest, DirId, EntryKind, FileId, Name, RelPath, SourceVersion, 
 
 use crate::range_set::RangeSet;
 
+/// Whether a path, and whether it is a directory's, was asked for.
+pub type Admits = Box<dyn Fn(&RelPath, bool) -> bool + Send>;
+
 /// What the request asked of the receiver.
 pub struct Config {
     /// Compare content even where size and mtime are the same.
@@ -26,9 +29,6 @@ pub struct Config {
     /// Whether the sender may announce this path; the second argument says that it is a directory.
     pub admits: Option<Admits>,
 }
-
-/// Whether a path may be announced; the second argument says that it is a directory.
-pub type Admits = Box<dyn Fn(&RelPath, bool) -> bool + Send>;
 
 /// What happens to names directly below the root.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -279,6 +279,11 @@ impl<F> File<F> {
             same_time: false,
             mismatches: 0,
         }
+    }
+
+    /// Whether its content is complete and the disk is giving it its name.
+    pub(super) fn is_publishing(&self) -> bool {
+        matches!(self.state, State::Publishing)
     }
 
     pub(super) fn outcome(&self) -> Outcome {

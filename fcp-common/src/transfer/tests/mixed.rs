@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use fcp_proto::Timestamp;
 
-use super::pair::{Pair, Plan, Side};
+use super::pair::Pair;
+use super::plan::{Plan, Side};
 use super::random::{Random, content};
 use super::source::{Body, Source};
 

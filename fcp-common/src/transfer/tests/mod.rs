@@ -3,9 +3,14 @@
 mod disk;
 mod faults;
 mod hostile;
+mod jobs;
 mod mixed;
 mod net;
 mod pair;
+mod plan;
 mod random;
+mod session;
 mod shells;
 mod source;
+mod survival;
+mod wreck;
