@@ -245,7 +245,10 @@ fn open_sources(paths: &[Vec<u8>], home: &Path) -> (Vec<SourceRoot>, Vec<Problem
         for operand in operands {
             match SourceRoot::open(&operand, &pool) {
                 Ok(root) => roots.push(root),
-                Err(error) => problems.push(Problem { path: operand, error: io_error(&error) }),
+                Err(error) => {
+                    let path = as_typed(home, typed, operand);
+                    problems.push(Problem { path, error: io_error(&error) });
+                }
             }
         }
     }
@@ -258,6 +261,15 @@ fn resolve(home: &Path, typed: &[u8]) -> Vec<u8> {
         return typed.to_vec();
     }
     [home.as_os_str().as_bytes(), b"/", typed].concat()
+}
+
+/// What `typed` became, as its user would name it.
+fn as_typed(home: &Path, typed: &[u8], operand: Vec<u8>) -> Vec<u8> {
+    let prefix = resolve(home, b"");
+    match operand.strip_prefix(prefix.as_slice()) {
+        Some(relative) if !typed.starts_with(b"/") => relative.to_vec(),
+        _ => operand,
+    }
 }
 
 /// As [`resolve`], for a path that may be a pattern: characters of `home` stand for themselves.
