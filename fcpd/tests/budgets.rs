@@ -1,5 +1,7 @@
 //! What peers that are slow, foreign or many can do: nothing to the others.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod support;
 
 use std::io::{Read, Write};

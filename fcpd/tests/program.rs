@@ -1,6 +1,7 @@
 //! The program itself: its arguments, the background, the log, signals.
 
-#[allow(unused)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod support;
 
 use std::io::{BufRead, BufReader};
@@ -232,4 +233,32 @@ fn a_user_without_name_and_home_can_run_it() {
     let _guard = Background(Pid::from_raw(pid.trim_end_matches(')').parse().unwrap()).unwrap());
     assert!(output.status.success());
     assert!(stderr(&output).contains("HOME"), "{}", stderr(&output));
+}
+
+#[test]
+fn w27_with_few_descriptors_it_neither_spins_nor_starves_the_honest() {
+    // With the fewer of them, accepting itself runs out of descriptors.
+    for files in ["40", "15"] {
+        let home = tempfile::tempdir().unwrap();
+        let mut command = Command::new("/bin/sh");
+        let script = format!("ulimit -n {files} && exec \"$0\" \"$@\"");
+        command.env_clear().env("HOME", home.path());
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_fcpd")]);
+        let daemon = Foreground::start(&mut command);
+        let _flood: Vec<_> = (0..200).map(|_| Peer::connect(daemon.addr)).collect();
+        let before = ticks(&daemon.child);
+        let mut honest = Peer::connect(daemon.addr);
+        honest.stream.set_read_timeout(Some(6 * SOON)).unwrap();
+        honest.greet();
+        // A hundred ticks are a second of work.
+        let spent = ticks(&daemon.child) - before;
+        assert!(spent < 50, "{spent} ticks");
+    }
+}
+
+/// Processor time that a child has used, in hundredths of a second.
+fn ticks(child: &Child) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
+    let fields: Vec<_> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }

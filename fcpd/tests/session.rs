@@ -1,5 +1,7 @@
 //! Sessions of version 2, spoken by hand over raw sockets.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod support;
 
 use std::os::unix::fs::MetadataExt;
@@ -204,12 +206,7 @@ fn a17_attach_to_no_session_is_closed_without_an_answer() {
         peer.expect_silent_close(SOON);
     }
     drop(first);
-    eventually("the id dies with the session", || {
-        let mut peer = daemon.connect();
-        peer.send(&attach(sid));
-        peer.stream.set_read_timeout(Some(std::time::Duration::from_millis(500))).unwrap();
-        std::io::Read::read(&mut peer.stream, &mut [0]).is_ok_and(|n| n == 0)
-    });
+    eventually("the id dies with the session", || is_refused(&daemon, sid));
 }
 
 #[test]
@@ -231,7 +228,15 @@ fn a19_no_more_connections_than_were_agreed_on() {
     finish_push(&mut first);
     // The client hangs up, and with that the session is over.
     drop((first, others));
-    join().expect_silent_close(SOON);
+    eventually("the id dies with the session", || is_refused(&daemon, sid));
+}
+
+/// Whether ATTACH to `sid` is answered by nothing but the end of the connection.
+fn is_refused(daemon: &Daemon, sid: SessionId) -> bool {
+    let mut peer = daemon.connect();
+    peer.send(&attach(sid));
+    peer.stream.set_read_timeout(Some(std::time::Duration::from_millis(500))).unwrap();
+    std::io::Read::read(&mut peer.stream, &mut [0]).is_ok_and(|n| n == 0)
 }
 
 #[test]
@@ -283,4 +288,34 @@ fn w28_a_session_too_many_is_told_so_and_abandoned_ones_make_room() {
         peer.send(&opening(Some(Hello::ours(1))));
         peer.frame().is_some_and(|(flag, _)| flag == Flag::SID)
     });
+}
+
+#[test]
+fn a_drain_lets_the_running_session_finish() {
+    let home = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(home.path());
+    let mut peer = daemon.connect();
+    peer.greet();
+    peer.send(&push_frames("in"));
+    eventually("the session begins", || home.path().join("in").is_dir());
+    daemon.shutdown.drain();
+    eventually("the port is closed", || std::net::TcpStream::connect(daemon.addr).is_err());
+    finish_push(&mut peer);
+    drop(peer);
+    eventually("the server ends", || daemon.is_over());
+    assert_eq!(std::fs::read(home.path().join("in/greeting")).unwrap(), CONTENT);
+}
+
+#[test]
+fn ipv6_is_served_where_the_host_has_it() {
+    let home = tempfile::tempdir().unwrap();
+    let Ok(listener) = fcpd::server::bind("[::1]:0".parse().unwrap()) else {
+        eprintln!("skipped: this host has no ::1");
+        return;
+    };
+    let daemon = Daemon::on(listener, home.path(), Default::default());
+    let mut peer = daemon.connect();
+    peer.greet();
+    peer.send(&push_frames("in"));
+    finish_push(&mut peer);
 }

@@ -2,7 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part of this")]
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -35,8 +35,12 @@ impl Daemon {
     }
 
     pub fn with_limits(home: &Path, limits: Limits) -> Daemon {
-        let config = Config { connections: 128, home: home.to_owned(), umask: 0o022, limits };
         let listener = server::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        Daemon::on(listener, home, limits)
+    }
+
+    pub fn on(listener: TcpListener, home: &Path, limits: Limits) -> Daemon {
+        let config = Config { connections: 128, home: home.to_owned(), umask: 0o022, limits };
         let addr = listener.local_addr().unwrap();
         let shutdown = Shutdown::new();
         let told = shutdown.clone();
