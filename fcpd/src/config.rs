@@ -73,6 +73,15 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// These limits for a process that may open `files` files: most of them are for sessions.
+    pub fn within(self, files: Option<u64>) -> Limits {
+        let share = usize::try_from(files.unwrap_or(u64::MAX) / 4).unwrap_or(usize::MAX).max(1);
+        let waiting = self.waiting.min(share);
+        Limits { waiting, waiting_per_uid: self.waiting_per_uid.min(waiting), ..self }
+    }
+}
+
 impl Settings {
     /// Resolves what was typed with the environment that `var` reads and the process's `umask`.
     ///
@@ -161,6 +170,16 @@ mod tests {
             assert!(!refused.contains('\n'));
         }
         assert!(resolve(&["--listen", "127.8.9.1:1", "--listen", "[::1]:1"], &[]).is_ok());
+    }
+
+    #[test]
+    fn few_files_mean_few_connections_that_wait() {
+        let limits = |files| Limits::default().within(files);
+        assert_eq!(limits(Some(1 << 20)), Limits::default());
+        assert_eq!(limits(None), Limits::default());
+        let few = limits(Some(40));
+        assert_eq!((few.waiting, few.waiting_per_uid), (10, 10));
+        assert_eq!(limits(Some(0)).waiting, 1);
     }
 
     #[test]

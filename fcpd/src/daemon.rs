@@ -30,7 +30,8 @@ pub(crate) fn launch() -> Result<ExitCode, String> {
     }
     let told = line.trim_end().strip_prefix(LISTENING).and_then(|l| l.trim_start().split_once(' '));
     if let Some((pid, addresses)) = told {
-        println!("fcpd: listening on {addresses} (pid {pid})");
+        // It runs, whether or not anybody reads this.
+        let _ = writeln!(std::io::stdout(), "fcpd: listening on {addresses} (pid {pid})");
         return Ok(ExitCode::SUCCESS);
     }
     let code = child.wait().map_err(cannot)?.code();

@@ -2,67 +2,58 @@
 //!
 //! Everything is read exactly, so that no byte of the session is lost on the way to the engine.
 
-use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::net::Shutdown as Half;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fcp_common::engine::{Duplex, Inlet};
 use fcp_proto::frame::{HEAD_LEN, Head};
 use fcp_proto::limits::MAX_MESSAGE;
-use fcp_proto::packet::{Message, Opening, OpeningRefused, Reply, Request, Sequenced, WireError};
+use fcp_proto::packet::{
+    Message, Opening, OpeningRefused, PullOpening, PushOpening, Reply, Request, Sequenced,
+    WireError,
+};
 use fcp_proto::version::{Agreed, Hello, negotiate};
-use fcp_proto::{ErrorCode, Flag, Violation, coding::Wire, frame};
+use fcp_proto::{ErrorCode, Flag, SessionId, Violation, coding::Wire, frame};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
-use crate::config::Limits;
 use crate::request::{self, Start};
 use crate::server::Server;
 use crate::sessions::Join;
 use crate::version1;
-
-/// How long a connection that named a wrong session is kept: it holds a place so long, which
-/// bounds how often anybody can guess.
-const AFTER_WRONG_ID: Duration = Duration::from_millis(50);
+use crate::waiting::Place;
 
 /// Serves a connection of `uid` until it ends or a session has taken it.
 pub(crate) async fn serve(server: &Server, mut stream: TcpStream, uid: u32, place: Place) {
     let first = tokio::select! {
         biased;
         () = server.shutdown.draining() => return,
-        () = place.lost() => {
-            server.refusals.log("crowded", "dropped a connection that said nothing for too long");
-            return;
-        }
+        () = place.lost() => Err(NotOpening::Crowded),
         first = timeout(server.config.limits.first_frame, read_opening(&mut stream)) => {
             first.unwrap_or(Err(NotOpening::Late))
         }
     };
-    let opening = match first {
-        Ok(opening) => opening,
-        Err(why) => return server.refusals_of_openings(&why),
-    };
+    drop(place);
+    match first {
+        Ok(opening) => open(server, stream, uid, opening).await,
+        Err(why) => server.log_no_opening(&why),
+    }
+}
+
+async fn open(server: &Server, stream: TcpStream, uid: u32, opening: Opening) {
     match opening {
-        Opening::Attach(sid) => attach(server, stream, uid, sid, place).await,
+        Opening::Attach(sid) => attach(server, stream, uid, sid),
         Opening::Hello(_) => {
-            drop(place);
             let text = "HELLO has no place on TCP; PUSH and PULL carry the greeting there";
             refuse(stream, &WireError::new(ErrorCode::PROTOCOL, text));
         }
-        Opening::Push(ref push) if push.fcp.is_none() => {
-            drop(place);
-            version1::serve(server, stream, opening, uid).await;
+        Opening::Push(PushOpening { fcp: Some(hello), .. })
+        | Opening::Pull(PullOpening { fcp: Some(hello), .. }) => {
+            greet(server, stream, uid, &hello).await;
         }
-        Opening::Pull(ref pull) if pull.fcp.is_none() => {
-            drop(place);
-            version1::serve(server, stream, opening, uid).await;
-        }
-        Opening::Push(push) => greet(server, stream, uid, place, push.fcp).await,
-        Opening::Pull(pull) => greet(server, stream, uid, place, pull.fcp).await,
+        Opening::Push(_) | Opening::Pull(_) => version1::serve(server, stream, opening, uid).await,
     }
 }
 
@@ -84,6 +75,8 @@ enum NotOpening {
     Foreign(u8),
     #[error("closed a connection without a complete first frame in time")]
     Late,
+    #[error("dropped a connection without a complete first frame, as there were too many")]
+    Crowded,
     #[error("closed a connection: {0}")]
     Refused(#[from] OpeningRefused),
     #[error("lost a connection within its first frame: {0}")]
@@ -93,10 +86,11 @@ enum NotOpening {
 }
 
 impl Server {
-    fn refusals_of_openings(&self, why: &NotOpening) {
+    fn log_no_opening(&self, why: &NotOpening) {
         let kind = match why {
             NotOpening::Foreign(_) => "foreign",
             NotOpening::Late => "late",
+            NotOpening::Crowded => "crowded",
             NotOpening::Refused(_) => "opening",
             NotOpening::Cut(_) => "cut",
             // As a port scan or a health check does; nothing went wrong.
@@ -136,32 +130,18 @@ async fn read_payload(
     if (read as u64) < len { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
 }
 
-async fn attach(
-    server: &Server,
-    stream: TcpStream,
-    uid: u32,
-    sid: fcp_proto::SessionId,
-    place: Place,
-) {
+fn attach(server: &Server, stream: TcpStream, uid: u32, sid: SessionId) {
     // A stream that cannot leave the runtime is gone.
     let Ok(stream) = stream.into_std() else { return };
-    let Err(why) = server.sessions.join(sid, uid, stream) else { return };
-    server.refusals.log(why.kind(), why);
-    tokio::time::sleep(AFTER_WRONG_ID).await;
-    drop(place);
+    match server.sessions.join(sid, uid, stream) {
+        Ok(()) => tracing::debug!("session {sid}: a further connection"),
+        Err(why) => server.refusals.log(why.kind(), why),
+    }
 }
 
 /// Opens a session of version 2 and runs it to its end.
-async fn greet(
-    server: &Server,
-    mut stream: TcpStream,
-    uid: u32,
-    place: Place,
-    theirs: Option<Hello>,
-) {
-    drop(place);
-    let Some(theirs) = theirs else { return };
-    let agreed = match negotiate(&Hello::ours(server.config.connections), &theirs) {
+async fn greet(server: &Server, mut stream: TcpStream, uid: u32, theirs: &Hello) {
+    let agreed = match negotiate(&Hello::ours(server.config.connections), theirs) {
         Ok(agreed) => agreed,
         Err(none) => {
             server.refusals.log("version", format_args!("refused uid {uid}: {none}"));
@@ -169,6 +149,7 @@ async fn greet(
         }
     };
     let inlet = Inlet::new();
+    // The session's id is valid as long as its registration is held.
     let opened = server.sessions.open(uid, agreed.connections, join_to(&inlet, &agreed));
     let (registration, permit) = match opened {
         Ok(opened) => opened,
@@ -178,15 +159,7 @@ async fn greet(
         }
     };
     let sid = registration.sid();
-    let request = tokio::select! {
-        biased;
-        () = server.shutdown.draining() => Err(NoRequest::Ending),
-        read = timeout(
-            server.config.limits.request,
-            answer_and_read(&mut stream, Reply { sid, agreed: Some(agreed.clone()) }),
-        ) => read.unwrap_or(Err(NoRequest::Late)),
-    };
-    match request {
+    match first_exchange(server, &mut stream, Reply { sid, agreed: Some(agreed.clone()) }).await {
         Ok(request) => {
             let start = Start { sid, uid, request, agreed, stream, permit, inlet };
             request::run(server, start).await;
@@ -198,8 +171,20 @@ async fn greet(
             }
         }
     }
-    // The session id is valid until here.
-    drop(registration);
+}
+
+async fn first_exchange(
+    server: &Server,
+    stream: &mut TcpStream,
+    reply: Reply,
+) -> Result<Request, NoRequest> {
+    tokio::select! {
+        biased;
+        () = server.shutdown.draining() => Err(NoRequest::Ending),
+        read = timeout(server.config.limits.request, answer_and_read(stream, reply)) => {
+            read.unwrap_or(Err(NoRequest::Late))
+        }
+    }
 }
 
 /// How further connections come to the session that `inlet` feeds.
@@ -283,72 +268,5 @@ fn first_request(payload: &[u8]) -> Result<Request, NoRequest> {
     match Sequenced::from_payload(Flag::REQUEST, payload)? {
         Sequenced { seq: 0, message: Message::Request(request) } => Ok(request),
         _ => Err(Violation::rule(Flag::REQUEST, "is not message number 0").into()),
-    }
-}
-
-/// The connections of which no complete first frame has come: few, and the oldest gives way.
-#[derive(Debug)]
-pub(crate) struct Waiting {
-    per_uid: usize,
-    total: usize,
-    /// Oldest first.
-    places: Mutex<VecDeque<(u32, CancellationToken)>>,
-}
-
-impl Waiting {
-    pub(crate) fn new(limits: &Limits) -> Arc<Waiting> {
-        let (per_uid, total) = (limits.waiting_per_uid, limits.waiting);
-        Arc::new(Waiting { per_uid, total, places: Mutex::default() })
-    }
-
-    /// Gives a connection of `uid` a place, that of the oldest when there are too many.
-    pub(crate) fn admit(self: &Arc<Waiting>, uid: u32) -> Place {
-        let lost = CancellationToken::new();
-        let mut places = self.places();
-        if places.iter().filter(|(of, _)| *of == uid).count() >= self.per_uid {
-            let oldest = places.iter().position(|(of, _)| *of == uid);
-            give_up(oldest.and_then(|at| places.remove(at)));
-        } else if places.len() >= self.total {
-            give_up(places.pop_front());
-        }
-        places.push_back((uid, lost.clone()));
-        Place { waiting: Arc::clone(self), lost }
-    }
-
-    /// Takes the place of the connection that waits longest, as its descriptor is needed.
-    pub(crate) fn drop_oldest(&self) {
-        give_up(self.places().pop_front());
-    }
-
-    fn places(&self) -> MutexGuard<'_, VecDeque<(u32, CancellationToken)>> {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn give_up(place: Option<(u32, CancellationToken)>) {
-    if let Some((_, lost)) = place {
-        lost.cancel();
-    }
-}
-
-/// A connection's place among those that wait; given back when dropped.
-#[derive(Debug)]
-pub(crate) struct Place {
-    waiting: Arc<Waiting>,
-    lost: CancellationToken,
-}
-
-impl Place {
-    /// Completes when the place went to another connection.
-    async fn lost(&self) {
-        self.lost.cancelled().await;
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        // A token that nobody else holds any more is found by cancelling it.
-        self.lost.cancel();
-        self.waiting.places().retain(|(_, lost)| !lost.is_cancelled());
     }
 }

@@ -15,6 +15,7 @@ pub mod server;
 mod sessions;
 pub mod shutdown;
 mod version1;
+mod waiting;
 
 use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
@@ -40,14 +41,15 @@ pub fn main_impl() -> ExitCode {
     }
 }
 
-fn start(settings: Settings) -> Result<ExitCode, String> {
+fn start(mut settings: Settings) -> Result<ExitCode, String> {
     if settings.launch_background {
         return daemon::launch();
     }
     if settings.detached {
         daemon::leave_terminal();
     }
-    server::raise_file_limit();
+    let files = server::raise_file_limit();
+    settings.server.limits = settings.server.limits.within(files);
     let listeners = server::bind_all(&settings)?;
     logging::init(&settings)?;
     run(settings, listeners)

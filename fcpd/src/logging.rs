@@ -39,6 +39,8 @@ pub(crate) fn init(settings: &Settings) -> Result<(), String> {
     };
     let file = open(&path).map_err(|e| format!("cannot log to {}: {e}", shown(&path)))?;
     format.with_writer(Mutex::new(file)).init();
+    // There is no terminal that a panic could be seen on.
+    std::panic::set_hook(Box::new(|panic| tracing::error!("an error inside fcpd: {panic}")));
     Ok(())
 }
 

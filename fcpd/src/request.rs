@@ -43,30 +43,43 @@ pub(crate) struct Start {
     pub(crate) inlet: Inlet,
 }
 
-/// Runs a session on a thread of its own, to its end or until the server cancels it.
+/// Runs a session of version 2 to its end, or until the server cancels it.
 pub(crate) async fn run(server: &Server, start: Start) {
-    let (sid, uid) = (start.sid, start.uid);
-    tracing::info!("session {sid} of uid {uid}: {}", describe(&start.request));
+    let sid = start.sid;
+    tracing::info!("session {sid} of uid {}: {}", start.uid, describe(&start.request));
     let cancel = start.inlet.cancel();
     let config = server.config.clone();
-    let (done, mut ended) = tokio::sync::oneshot::channel();
-    let thread = std::thread::Builder::new().name("fcp-session".to_owned());
-    // A thread that panics drops `done`, so that nobody waits for it and the server goes on.
-    if let Err(error) = thread.spawn(move || drop(done.send(carry_out(start, &config)))) {
-        return tracing::error!("session {sid}: cannot start a thread: {error}");
-    }
-    let ended = tokio::select! {
-        ended = &mut ended => ended,
-        () = server.shutdown.cancelling() => {
-            cancel.cancel();
-            ended.await
-        }
-    };
+    let ended = on_thread(server, || cancel.cancel(), move || carry_out(start, &config)).await;
     match ended {
         Ok(Ok(summary)) => tracing::info!("session {sid} done: {}", account(&summary)),
         Ok(Err(why)) => tracing::warn!("session {sid} failed: {why}"),
-        Err(_) => tracing::error!("session {sid} failed: an error inside fcpd (a panic)"),
+        Err(error) => tracing::error!("session {sid} failed: {error}"),
     }
+}
+
+/// Runs `work`, a session of any version, on a thread of its own, and calls `cancel` when the
+/// server is told to end running sessions.
+///
+/// # Errors
+/// There is no thread to be had, or it panicked; the server goes on.
+pub(crate) async fn on_thread<T: Send + 'static>(
+    server: &Server,
+    cancel: impl FnOnce(),
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<T> {
+    let (done, mut ended) = tokio::sync::oneshot::channel();
+    let thread = std::thread::Builder::new().name("fcp-session".to_owned());
+    // Whoever waits has gone only if the server has, too.
+    thread.spawn(move || drop(done.send(work())))?;
+    let ended = tokio::select! {
+        ended = &mut ended => ended,
+        () = server.shutdown.cancelling() => {
+            cancel();
+            ended.await
+        }
+    };
+    // A thread that panics drops `done`.
+    ended.map_err(|_| io::Error::other("an error inside fcpd (a thread panicked)"))
 }
 
 fn describe(request: &Request) -> String {
@@ -233,7 +246,10 @@ fn open_sources(paths: &[Vec<u8>], home: &Path) -> (Vec<SourceRoot>, Vec<Problem
         for operand in operands {
             match SourceRoot::open(&operand, &pool) {
                 Ok(root) => roots.push(root),
-                Err(error) => problems.push(Problem { path: operand, error: io_error(&error) }),
+                Err(error) => {
+                    let path = as_typed(home, typed, operand);
+                    problems.push(Problem { path, error: io_error(&error) });
+                }
             }
         }
     }
@@ -246,6 +262,15 @@ fn resolve(home: &Path, typed: &[u8]) -> Vec<u8> {
         return typed.to_vec();
     }
     [home.as_os_str().as_bytes(), b"/", typed].concat()
+}
+
+/// What `typed` became, as its user would name it.
+fn as_typed(home: &Path, typed: &[u8], operand: Vec<u8>) -> Vec<u8> {
+    let prefix = resolve(home, b"");
+    match operand.strip_prefix(prefix.as_slice()) {
+        Some(relative) if !typed.starts_with(b"/") => relative.to_vec(),
+        _ => operand,
+    }
 }
 
 /// As [`resolve`], for a path that may be a pattern: characters of `home` stand for themselves.

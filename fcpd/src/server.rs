@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fcp_common::peer::peer_uid;
+use fcp_common::peer::{End, Unknown, peer_uid};
 use fcp_proto::ErrorCode;
 use fcp_proto::packet::WireError;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -17,10 +17,11 @@ use tokio_util::task::TaskTracker;
 
 use crate::access::{Refusal, may_serve};
 use crate::config::{Config, Settings};
-use crate::handshake::{self, Waiting};
+use crate::handshake;
 use crate::logging::Refusals;
 use crate::sessions::Sessions;
 use crate::shutdown::Shutdown;
+use crate::waiting::Waiting;
 
 /// Connections that the kernel keeps until they are accepted.
 const BACKLOG: i32 = 1024;
@@ -94,7 +95,11 @@ pub(crate) fn bind_all(settings: &Settings) -> Result<Vec<TcpListener>, String> 
         match bind(*addr) {
             Ok(listener) => bound.push(listener),
             // Not every host has IPv6, and who did not ask for it does not miss it.
-            Err(_) if addr.is_ipv6() && !settings.listen_is_explicit => {}
+            Err(error) if addr.is_ipv6() && !settings.listen_is_explicit => {
+                if error.kind() == io::ErrorKind::AddrInUse {
+                    eprintln!("fcpd: goes on without {addr}, which is already in use");
+                }
+            }
             Err(error) => return Err(not_bound(*addr, &error)),
         }
     }
@@ -130,11 +135,13 @@ fn not_bound(addr: SocketAddr, error: &io::Error) -> String {
     }
 }
 
-/// Lets this process open as many files as it may: hundreds of connections need three each.
-pub(crate) fn raise_file_limit() {
+/// Lets this process open as many files as it may, as hundreds of connections need three each;
+/// answers how many that are.
+pub(crate) fn raise_file_limit() -> Option<u64> {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     // With fewer it works too, until it does not; then accept backs off.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    getrlimit(Resource::Nofile).current
 }
 
 async fn accept_all(server: Arc<Server>, listener: tokio::net::TcpListener) {
@@ -148,7 +155,7 @@ async fn accept_all(server: Arc<Server>, listener: tokio::net::TcpListener) {
         match accepted {
             Ok((stream, peer)) => {
                 pause = PAUSES.0;
-                server.admit(stream, peer);
+                server.admit(stream, peer).await;
                 // Whoever is there already goes first, or a flood would starve them.
                 tokio::task::yield_now().await;
             }
@@ -166,8 +173,14 @@ async fn accept_all(server: Arc<Server>, listener: tokio::net::TcpListener) {
 
 impl Server {
     /// Serves a connection if it is our user's; nothing was read from it.
-    fn admit(self: &Arc<Server>, stream: TcpStream, peer: SocketAddr) {
-        match self.identify(&stream, peer) {
+    async fn admit(self: &Arc<Server>, stream: TcpStream, peer: SocketAddr) {
+        let mut identified = self.identify(&stream, peer);
+        if is_unanswered(&identified) && self.waiting.drop_oldest() {
+            // Asking takes a descriptor, and this connection may have taken the last one.
+            tokio::task::yield_now().await;
+            identified = self.identify(&stream, peer);
+        }
+        match identified {
             Ok(uid) => {
                 let place = self.waiting.admit(uid);
                 let server = Arc::clone(self);
@@ -189,10 +202,11 @@ impl Server {
         let uid = match stream.local_addr() {
             Ok(local) => peer_uid(stream.as_fd(), peer, local),
             // Only a connection that is gone has no address.
-            Err(_) => Err(fcp_common::peer::Unknown::NotEstablished(fcp_common::peer::End::Ours)),
+            Err(_) => Err(Unknown::NotEstablished(End::Ours)),
         };
-        may_serve(self.own_uid, uid.clone())?;
-        Ok(uid?)
+        may_serve(self.own_uid, uid)?;
+        // Nobody else is served.
+        Ok(self.own_uid)
     }
 
     /// Waits for running sessions, first patiently.
@@ -210,6 +224,11 @@ impl Server {
             tracing::error!("a session did not end in time; what it received is kept");
         }
     }
+}
+
+/// Whether the kernel could not even be asked.
+fn is_unanswered(identified: &Result<u32, Refusal>) -> bool {
+    matches!(identified, Err(Refusal::Unidentified(Unknown::NoKernelTable { .. })))
 }
 
 fn kind(refusal: &Refusal) -> &'static str {

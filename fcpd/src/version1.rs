@@ -9,7 +9,8 @@ use crate::server::Server;
 
 /// Serves the version 1 session that `opening` asked for over `stream`, until it ends.
 ///
-/// `server.sessions.open` gives the session its id and takes the connections that attach to it.
+/// `server.sessions.open` gives the session its id and takes the connections that attach to it;
+/// `request::on_thread` runs its blocking part.
 pub(crate) async fn serve(server: &Server, mut stream: TcpStream, opening: Opening, uid: u32) {
     let what = if matches!(opening, Opening::Push(_)) { "push" } else { "pull" };
     server.refusals.log("version1", format_args!("refused a version 1 {what} of uid {uid}"));
