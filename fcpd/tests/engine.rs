@@ -13,7 +13,7 @@ use fcp_common::engine::{
     SendOptions, receive, send,
 };
 use fcp_common::fs::DirPool;
-use fcp_common::transfer::{Config, RootRule};
+use fcp_common::transfer::Config;
 use fcp_common::walk::{SourceRoot, WalkOptions};
 use fcp_proto::packet::{Direction, Durability, Options, Request};
 use fcp_proto::version::Agreed;
@@ -78,15 +78,15 @@ fn a_tree_goes_there_and_comes_back_over_four_connections() {
     assert_eq!((summary.failed, summary.received), (0, 5_000_005));
 
     let back = here.path().join("back");
+    let to = back.clone();
     let (agreed, conns) = connections(&daemon);
     let options = ReceiveOptions {
         agreed,
         request: ask(Direction::Pull, "there/"),
-        destination: Destination::open(
-            back.as_os_str().as_encoded_bytes(),
-            DestinationOptions::default(),
-        )
-        .unwrap(),
+        destination: Box::new(move |_| {
+            let options = DestinationOptions::default();
+            Destination::open(to.as_os_str().as_encoded_bytes(), options)
+        }),
         config: Config {
             checksum: false,
             dry_run: false,
@@ -94,8 +94,7 @@ fn a_tree_goes_there_and_comes_back_over_four_connections() {
             times: true,
             links: false,
             umask: 0o022,
-            root: RootRule::Keep,
-            recover: false,
+            one_thing: false,
             report: false,
             admits: None,
         },

@@ -130,8 +130,8 @@ impl Machine for Files {
     fn poll_transmit(&mut self, conn: ConnId, now: Duration, budget: usize, out: &mut Vec<u8>) {
         self.poll_transmit(conn, now, budget, out);
     }
-    fn poll_timeout(&self, _: Duration) -> Option<Duration> {
-        self.poll_timeout()
+    fn poll_timeout(&self, now: Duration) -> Option<Duration> {
+        self.poll_timeout(now)
     }
     fn has_transmit(&self, conn: ConnId, now: Duration) -> bool {
         self.has_transmit(conn, now)

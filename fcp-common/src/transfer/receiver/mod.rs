@@ -139,6 +139,9 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
     /// Time passed.
     pub fn handle_timeout(&mut self, now: Duration) {
         self.link.handle_timeout(now);
+        if self.lazy() > 0 && now >= self.flushed + LAZY_DELAY {
+            self.flush(now);
+        }
     }
 
     /// The root has its metadata and everything is as durable as was asked: the session may close.
@@ -170,8 +173,9 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
     }
 
     /// When to call again though nothing happened.
-    pub fn poll_timeout(&self) -> Option<Duration> {
-        let lazy = (self.lazy() > 0).then(|| self.flushed + LAZY_DELAY);
+    pub fn poll_timeout(&self, now: Duration) -> Option<Duration> {
+        let soon = (self.flushed + LAZY_DELAY).max(now + Duration::from_millis(1));
+        let lazy = (self.lazy() > 0).then_some(soon);
         [self.link.poll_timeout(), lazy].into_iter().flatten().min()
     }
 
@@ -221,6 +225,9 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
         }
         match message {
             Message::Entries(list) => list.into_iter().try_for_each(|e| self.handle_entry(e, flag)),
+            Message::DirsEnd(list) if list.contains(&DirId::ROOT) => {
+                Err(Violation::rule(flag, "ends the root, which FINISH ends"))
+            }
             Message::DirsEnd(list) => list.into_iter().try_for_each(|d| self.handle_dir_end(d)),
             Message::Digests(digests) => self.handle_digests(digests),
             Message::Problem(problem) => {

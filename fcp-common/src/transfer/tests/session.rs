@@ -140,7 +140,7 @@ impl<'a> Session<'a> {
         let now = self.p.now;
         let nets = self.conns.iter().filter_map(Conn::next_at);
         let jobs = self.jobs.keys().next().map(|(at, _)| *at);
-        let timers = [self.sender.poll_timeout(now), self.receiver.poll_timeout()];
+        let timers = [self.sender.poll_timeout(now), self.receiver.poll_timeout(now)];
         let timers = timers.into_iter().flatten();
         let timers = timers.inspect(|at| assert!(*at > now, "a shell would spin on this timer"));
         nets.chain(jobs).chain(timers).min()
