@@ -18,6 +18,11 @@ macro_rules! flags {
             pub fn name(self) -> Option<&'static str> {
                 match self { $(Flag::$name => Some(stringify!($name)),)* _ => None }
             }
+
+            /// What it carries, in a sentence.
+            pub fn describe(self) -> Option<&'static str> {
+                match self { $(Flag::$name => Some($doc),)* _ => None }
+            }
         }
     };
 }

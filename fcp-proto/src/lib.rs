@@ -13,6 +13,8 @@ pub mod limits;
 pub mod meta;
 pub mod packet;
 pub mod path;
+pub mod state;
+pub mod v1;
 pub mod version;
 
 pub use coding::DecodeError;

@@ -24,6 +24,10 @@ pub const MIN_FRAME: u16 = 8192;
 /// Largest file that travels in one WHOLE frame, in bytes; with its head it fits every frame that
 /// may be agreed on at the default, and a smaller agreed frame lowers it.
 pub const MAX_WHOLE: usize = 60 * 1024;
+/// Bytes of a version 1 chunk; only a file's last one is shorter.
+pub const V1_CHUNK: usize = 4096;
+/// Largest file size in version 1: as many chunks as its chunk number counts.
+pub const V1_MAX_FILE_SIZE: u64 = (1 << 32) * V1_CHUNK as u64;
 /// Most connections in a session.
 pub const MAX_CONNECTIONS: u16 = 128;
 /// Most announced entries that may be unfinished, whatever the peers agree on.

@@ -69,6 +69,19 @@ impl Hello {
     }
 }
 
+impl Agreed {
+    /// Whether an end that offered `ours` can take this as the peer's answer: nothing in it goes
+    /// beyond the offer.
+    pub fn is_within(&self, ours: &Hello) -> bool {
+        (ours.min_version..=ours.max_version).contains(&self.version)
+            && self.features.0 & !ours.features.0 == 0
+            && self.max_frame <= ours.max_frame
+            && self.connections <= ours.connections
+            && self.open_entries <= ours.open_entries
+            && self.idle_secs <= ours.idle_secs
+    }
+}
+
 /// Seconds of silence after which we call a connection dead.
 pub const IDLE_SECS: u16 = 60;
 
@@ -250,6 +263,23 @@ mod tests {
         let agreed = negotiate(&ours, &theirs).unwrap();
         assert_eq!((agreed.version, agreed.connections, agreed.features.0), (2, 3, 0b001));
         assert!(agreed.supports(Feature::DryRun) && !agreed.supports(Feature::Compare));
+    }
+
+    #[test]
+    fn w32_an_answer_beyond_the_offer_is_not_taken() {
+        let ours = Hello::ours(8);
+        let agreed = negotiate(&ours, &ours).unwrap();
+        assert!(agreed.is_within(&ours));
+        for beyond in [
+            Agreed { version: 3, ..agreed.clone() },
+            Agreed { version: 1, ..agreed.clone() },
+            Agreed { features: Features(1 << 40), ..agreed.clone() },
+            Agreed { connections: 9, ..agreed.clone() },
+            Agreed { open_entries: u32::MAX, ..agreed.clone() },
+            Agreed { idle_secs: 61, ..agreed.clone() },
+        ] {
+            assert!(!beyond.is_within(&ours), "{beyond:?}");
+        }
     }
 
     #[test]

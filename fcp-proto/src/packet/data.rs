@@ -5,7 +5,7 @@ use crate::coding::{DecodeError, Reader};
 use crate::flag::Flag;
 use crate::frame::{HEAD_LEN, Head};
 use crate::ids::FileId;
-use crate::limits::{BLOCK, MAX_WHOLE};
+use crate::limits::{BLOCK, MAX_FILE_SIZE, MAX_WHOLE};
 use crate::meta::Digest;
 
 /// Some bytes of a block; they follow each other on one connection without gaps.
@@ -61,6 +61,7 @@ impl<'a> Data<'a> {
         if bytes.is_empty() {
             return Err(DecodeError::Malformed("no content"));
         }
+        check_end(offset, bytes.len() as u64)?;
         Ok(Data { file, offset, bytes })
     }
 }
@@ -78,6 +79,7 @@ impl BlockDigest {
         if !block.offset.is_multiple_of(BLOCK) || block.len == 0 || u64::from(block.len) > BLOCK {
             return Err(DecodeError::Malformed("an extent that is no block"));
         }
+        check_end(block.offset, block.len.into())?;
         Ok(BlockDigest { block, digest })
     }
 }
@@ -136,10 +138,35 @@ pub fn put_block(BlockDigest { block, digest }: BlockDigest) -> [u8; HEAD_LEN + 
     out
 }
 
+/// Keeps every sum of an offset and a length far from the end of `u64`.
+fn check_end(offset: u64, len: u64) -> Result<(), DecodeError> {
+    match offset.checked_add(len) {
+        Some(end) if end <= MAX_FILE_SIZE => Ok(()),
+        _ => Err(DecodeError::Malformed("content behind the largest file size")),
+    }
+}
+
 /// A frame head over a payload in two pieces.
 fn head_over(flag: Flag, first: &[u8], second: &[u8]) -> Head {
     let mut crc = crc32fast::Hasher::new();
     crc.update(first);
     crc.update(second);
     Head { flag, crc: crc.finalize(), len: (first.len() + second.len()) as u16 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn d11_content_behind_the_largest_file_is_refused() {
+        let payload = |offset: u64| [&[0; 4], &offset.to_be_bytes()[..], b"x"].concat();
+        assert!(Data::decode(&payload(MAX_FILE_SIZE - 1)).is_ok());
+        for offset in [MAX_FILE_SIZE, u64::MAX - BLOCK + 1, u64::MAX] {
+            assert!(Data::decode(&payload(offset)).is_err(), "{offset}");
+            let block = Block { file: FileId(0), offset: offset & !(BLOCK - 1), len: 1 << 20 };
+            let frame = put_block(BlockDigest { block, digest: Digest::default() });
+            assert!(BlockDigest::decode(&frame[HEAD_LEN..]).is_err(), "{offset}");
+        }
+    }
 }

@@ -50,6 +50,23 @@ pub struct Sequenced {
     pub message: Message,
 }
 
+/// ACK: every message before number `next` has arrived. The body of ERROR is a [`WireError`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ack {
+    /// The number of the message that is expected next.
+    pub next: u32,
+}
+
+impl Wire for Ack {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.next.to_be_bytes());
+    }
+
+    fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Ack { next: r.u32()? })
+    }
+}
+
 impl Message {
     /// The flag of the frame that ends this message.
     pub fn flag(&self) -> Flag {

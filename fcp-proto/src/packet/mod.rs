@@ -9,7 +9,8 @@ mod request;
 
 pub use data::{Block, BlockDigest, Data, Whole, put_block, put_data_head, put_whole_head};
 pub use entry::{Entry, EntryBody, RootMeta};
-pub use message::{Message, Sequenced};
+pub use message::{Ack, Message, Sequenced};
 pub use open::{Opening, OpeningRefused, PullOpening, PushOpening, Reply};
+pub(crate) use reply::cut_text;
 pub use reply::{FileDigests, FileResult, Outcome, Problem, Summary, Want, WireError, Written};
 pub use request::{Direction, Durability, Options, Request, Rule};

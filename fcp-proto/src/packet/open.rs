@@ -107,15 +107,17 @@ impl Opening {
 impl Reply {
     /// Reads the answer to PUSH, PULL or HELLO.
     pub fn decode(frame: Frame<'_>) -> Result<Reply, Violation> {
-        let expected = "SID or ACCEPT";
-        match frame.flag {
-            Flag::SID | Flag::ACCEPT => exact(frame, |r| {
-                let sid = SessionId::decode(r)?;
-                let agreed = if r.is_empty() { None } else { Some(Agreed::decode(r)?) };
-                Ok(Reply { sid, agreed })
-            }),
-            got => Err(Violation::Unexpected { got, expected }),
+        let flag = frame.flag;
+        if !matches!(flag, Flag::SID | Flag::ACCEPT) {
+            return Err(Violation::Unexpected { got: flag, expected: "SID or ACCEPT" });
         }
+        exact(frame, |r| {
+            let sid = SessionId::decode(r)?;
+            // Only a version 1 server answers with a bare id, and only in SID.
+            let bare = flag == Flag::SID && r.is_empty();
+            let agreed = if bare { None } else { Some(Agreed::decode(r)?) };
+            Ok(Reply { sid, agreed })
+        })
     }
 
     /// Appends the frame, with the flag that answers the opening.
@@ -157,6 +159,10 @@ fn exact<T>(
 fn json<'a, T: Deserialize<'a>>(flag: Flag, payload: &'a [u8]) -> Result<T, OpeningRefused> {
     let text = std::str::from_utf8(payload)
         .map_err(|_| OpeningRefused::Json(flag, "JSON that is not UTF-8"))?;
+    // Serde would take an array of the values for the object.
+    if !text.trim_start().starts_with('{') {
+        return Err(OpeningRefused::Json(flag, "JSON that is not an object"));
+    }
     if deepest(text) > MAX_JSON_DEPTH {
         return Err(OpeningRefused::Json(flag, "JSON that is nested too deeply"));
     }
@@ -220,9 +226,8 @@ fn one_or_many<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<String>, D:
         Many(Vec<String>),
     }
     Ok(match OneOrMany::deserialize(d)? {
-        OneOrMany::One(s) if s.is_empty() => Vec::new(),
-        // fastcopy's own client takes one string "split by `,`".
-        OneOrMany::One(s) => s.split(',').map(str::to_owned).collect(),
+        // As fastcopy's client reads its option; an empty pattern would match everything.
+        OneOrMany::One(s) => s.split(',').filter(|p| !p.is_empty()).map(str::to_owned).collect(),
         OneOrMany::Many(all) => all,
     })
 }
@@ -249,5 +254,55 @@ mod greeting {
             return None;
         }
         text.as_bytes().chunks_exact(2).map(|p| Some(digit(p[0])? << 4 | digit(p[1])?)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decode(flag: Flag, payload: &[u8]) -> Result<Opening, OpeningRefused> {
+        Opening::decode(Frame { flag, payload })
+    }
+
+    #[test]
+    fn w08_json_that_is_no_object_of_the_right_shape_is_refused() {
+        let ok = r#"{"user":"u","dst":"d"}"#;
+        assert!(decode(Flag::PUSH, ok.as_bytes()).is_ok());
+        let deep = format!(r#"{{"user":"u","dst":"d","x":{}1{}}}"#, "[".repeat(99), "]".repeat(99));
+        for bad in [
+            "",
+            "null",
+            r#"["u","d"]"#,
+            r#"{"user":"u"}"#,
+            r#"{"user":1,"dst":"d"}"#,
+            r#"{"user":"u","dst":"d","dst":"e"}"#,
+            r#"{"user":"u","dst":"d","x":1,"x":2}"#,
+            r#"{"user":"u","dst":"d"} x"#,
+            r#"{"user":"u","dst":"\ud800"}"#,
+            r#"{"user":"u","dst":"d","fcp":"0g"}"#,
+            r#"{"user":"u","dst":"d","fcp":"00"}"#,
+            r#"{"user":"u","dst":"d","fcp":null}"#,
+            &deep,
+        ] {
+            assert!(decode(Flag::PUSH, bad.as_bytes()).is_err(), "{bad}");
+        }
+        assert!(decode(Flag::PUSH, b"{\"user\":\"\xff\",\"dst\":\"d\"}").is_err());
+    }
+
+    #[test]
+    fn one_string_of_excludes_is_split_as_fastcopy_splits_it() {
+        let json = br#"{"user":"u","srcs":[],"include":"*","exclude":"a,,b"}"#;
+        let Ok(Opening::Pull(pull)) = decode(Flag::PULL, json) else { panic!("refused") };
+        assert_eq!(pull.exclude, ["a", "b"]);
+    }
+
+    #[test]
+    fn w04_only_sid_may_leave_out_what_was_agreed() {
+        let payload = [7; 16];
+        let reply = |flag| Reply::decode(Frame { flag, payload: &payload });
+        assert_eq!(reply(Flag::SID), Ok(Reply { sid: SessionId(payload), agreed: None }));
+        assert!(reply(Flag::ACCEPT).is_err());
+        assert!(Reply::decode(Frame { flag: Flag::SID, payload: &payload[1..] }).is_err());
     }
 }

@@ -96,13 +96,18 @@ impl WireError {
     /// An error with its text cut to [`MAX_TEXT`] bytes.
     pub fn new(code: ErrorCode, text: impl Into<String>) -> WireError {
         let mut text = text.into();
-        let mut cut = text.len().min(MAX_TEXT);
-        while !text.is_char_boundary(cut) {
-            cut -= 1;
-        }
-        text.truncate(cut);
+        text.truncate(cut_text(&text, MAX_TEXT).len());
         WireError { code, text }
     }
+}
+
+/// The front of `text` that is at most `max` bytes of whole characters.
+pub(crate) fn cut_text(text: &str, max: usize) -> &str {
+    let mut cut = text.len().min(max);
+    while !text.is_char_boundary(cut) {
+        cut -= 1;
+    }
+    &text[..cut]
 }
 
 impl Wire for WireError {
@@ -113,8 +118,8 @@ impl Wire for WireError {
 
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let code = ErrorCode(r.u16()?);
-        let text = String::from_utf8_lossy(r.bytes16(MAX_TEXT)?).into_owned();
-        Ok(WireError { code, text })
+        // Bytes that are not UTF-8 grow when they are replaced, so the text is cut again.
+        Ok(WireError::new(code, String::from_utf8_lossy(r.bytes16(MAX_TEXT)?)))
     }
 }
 
@@ -187,7 +192,11 @@ impl Wire for Written {
     }
 
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        Ok(Written { file: FileId(r.u32()?), offset: r.u64()? })
+        let written = Written { file: FileId(r.u32()?), offset: r.u64()? };
+        if !written.offset.is_multiple_of(BLOCK) || written.offset >= MAX_FILE_SIZE {
+            return Err(DecodeError::Malformed("an offset where no block begins"));
+        }
+        Ok(written)
     }
 }
 
