@@ -2,7 +2,8 @@
 //!
 //! Three layers, each allowed to use only the ones before it:
 //! - data: [`range_set`];
-//! - decisions, pure: [`select`], [`transfer`], and the format of the [`journal`];
+//! - decisions, pure: [`select`], [`transfer`], the machines of [`version1`], and the format of the
+//!   [`journal`];
 //! - shells, behind the feature `io`: `fs` (every syscall on a user's files), the journal's file,
 //!   `walk`, `engine` (threads and sockets around the machines), `peer` (who is at the other end).
 
@@ -18,5 +19,6 @@ pub mod peer;
 pub mod range_set;
 pub mod select;
 pub mod transfer;
+pub mod version1;
 #[cfg(feature = "io")]
 pub mod walk;

@@ -45,6 +45,12 @@ impl Duplex {
         Duplex { reader, writer, close: Box::new(close) }
     }
 
+    /// As if `early`, which was read from the connection already, were still to come.
+    pub fn after(self, early: Vec<u8>) -> Duplex {
+        let reader = Box::new(io::Cursor::new(early).chain(self.reader));
+        Duplex { reader, ..self }
+    }
+
     /// Two connected ends in this process, for messages only.
     pub(crate) fn pair() -> io::Result<(Duplex, Duplex)> {
         let (a, b) = UnixStream::pair()?;

@@ -18,9 +18,11 @@ mod store;
 mod workers;
 
 pub use conn::Duplex;
+pub(crate) use conn::FrameReader;
 pub use destination::{Destination, DestinationError, DestinationOptions, Unusable};
 pub use local::copy;
 pub use receive::{OpenDestination, ReceiveOptions, receive};
 pub use report::{Counters, EntryReport, NoReport, Report};
 pub use send::{SendOptions, send};
 pub use session::{Cancel, Connections, Ended, Inlet, RequestBy, SessionError};
+pub(crate) use session::{Control, spawn};

@@ -167,7 +167,8 @@ pub(super) struct Session<R: Role> {
     myself: Weak<Session<R>>,
 }
 
-enum Control {
+/// What reaches a running session from outside, and from itself.
+pub(crate) enum Control {
     Conn(Box<Duplex>),
     Over,
     Cancel,
@@ -183,8 +184,8 @@ pub struct Cancel(mpsc::Sender<Control>);
 
 /// The session's side of [`Connections`] and [`Cancel`].
 pub struct Inlet {
-    sender: mpsc::Sender<Control>,
-    receiver: mpsc::Receiver<Control>,
+    pub(crate) sender: mpsc::Sender<Control>,
+    pub(crate) receiver: mpsc::Receiver<Control>,
 }
 
 impl Inlet {
@@ -670,7 +671,8 @@ impl<R: Role> Drop for PanicGuard<'_, R> {
     }
 }
 
-pub(super) fn spawn(
+/// A thread with a small stack.
+pub(crate) fn spawn(
     name: &str,
     run: impl FnOnce() + Send + 'static,
 ) -> io::Result<std::thread::JoinHandle<()>> {

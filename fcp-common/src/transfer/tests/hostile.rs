@@ -185,10 +185,7 @@ fn announcements_out_of_place_are_violations() {
             ("w16: finish twice", vec![one(file(0, 1)), finish(), finish()]),
             ("w16: finish inside a directory", vec![one(dir(0)), finish()]),
             ("w16: entries after finish", vec![one(file(0, 1)), finish(), one(file(1, 1))]),
-            (
-                "the root ends by DIRS_END, not by FINISH",
-                vec![Message::DirsEnd(vec![DirId::ROOT])],
-            ),
+            ("the root ends by DIRS_END, not by FINISH", vec![Message::DirsEnd(vec![DirId::ROOT])]),
         ],
     );
 }

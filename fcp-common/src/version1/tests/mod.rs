@@ -1,0 +1,4 @@
+//! The machines against scripted peers.
+
+mod receiver;
+mod sender;
