@@ -42,9 +42,13 @@ pub enum HandshakeError {
 pub fn read_reply(reader: &mut dyn Read, pull: bool) -> Result<Opened, HandshakeError> {
     let state = if pull { State::ExpectSidOnPull } else { State::ExpectSid };
     let mut early = Vec::new();
+    let mut refusal = None;
     loop {
         let start = early.len();
-        let flag = read_frame(reader, &mut early)?;
+        let flag = match (read_frame(reader, &mut early), refusal.take()) {
+            (Err(_), Some(text)) => return Err(HandshakeError::Refused(text)),
+            (read, _) => read?,
+        };
         let Some((frame, _)) = frame::decode(&early[start..]).map_err(Violation::from)? else {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         };
@@ -65,6 +69,8 @@ pub fn read_reply(reader: &mut dyn Read, pull: bool) -> Result<Opened, Handshake
             Flag::EXCEPTION if !pull => {
                 return Err(HandshakeError::Refused(escape(frame.payload)));
             }
+            // The published server still sends SID behind it; one that refuses hangs up.
+            Flag::EXCEPTION => refusal = Some(escape(frame.payload)),
             _ if early.len() > MAX_EARLY => {
                 return Err(Violation::rule(flag, "comes too long before SID").into());
             }
@@ -114,7 +120,9 @@ mod tests {
     #[test]
     fn a_refusal_is_told_in_escaped_words() {
         let no = bytes(&[V1Packet::Exception("no\x1b[2J".into())]);
-        let error = read_reply(&mut io::Cursor::new(no), false).unwrap_err();
-        assert_eq!(error.to_string(), "the server refused: no\\033[2J");
+        for pull in [false, true] {
+            let error = read_reply(&mut io::Cursor::new(&no), pull).unwrap_err();
+            assert_eq!(error.to_string(), "the server refused: no\\033[2J");
+        }
     }
 }

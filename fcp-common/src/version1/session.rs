@@ -286,7 +286,11 @@ impl<R: Side> Session<R> {
 
     fn write(&self, conn: ConnId, mut writer: Box<dyn Write + Send>) {
         if let Err(error) = self.write_frames(conn, &mut *writer) {
-            self.lose(conn, &error.to_string());
+            tracing::info!("cannot write to connection {}: {error}", conn.0);
+            // The reader may still find DONE or EXCEPTION there, and is the one to give it up.
+            if let Some(close) = locked(&self.closers).get(&conn) {
+                close();
+            }
         }
     }
 
