@@ -1,7 +1,10 @@
 //! The two programs, run.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -63,6 +66,19 @@ pub(crate) enum Way {
 
 impl Way {
     pub(crate) const ALL: [Way; 3] = [Way::Push, Way::Pull, Way::Local];
+
+    /// The command that copies `src` to `dst` this way, a server on `port` helping.
+    pub(crate) fn command(self, port: u16, src: &Path, dst: &Path) -> Command {
+        let mut command = fcp();
+        let (src, dst) = (src.as_os_str(), dst.as_os_str());
+        let remote = |path: &std::ffi::OsStr| OsString::from(url(port, path.as_bytes()));
+        match self {
+            Way::Push => command.arg("push").args([src.to_owned(), remote(dst)]),
+            Way::Pull => command.arg("pull").args([remote(src), dst.to_owned()]),
+            Way::Local => command.args([src, dst]),
+        };
+        command
+    }
 }
 
 /// A path as an operand of a server on this port: percent-encoded where it must be.
@@ -101,4 +117,72 @@ pub(crate) fn summary(finished: &Finished) -> Value {
     let last = json_lines(finished).pop().expect("a summary");
     assert_eq!(last["event"], "summary", "{last}");
     last
+}
+
+/// Every path below a directory with what changes when anything touches it.
+pub(crate) type Snapshot = BTreeMap<PathBuf, Stamp>;
+
+/// Inode, ctime and mtime in nanoseconds, mode, size.
+pub(crate) type Stamp = (u64, i128, i128, u32, u64);
+
+/// The state of everything at and below `root`.
+pub(crate) fn snapshot(root: &Path) -> Snapshot {
+    let mut found = Snapshot::new();
+    let mut pending = vec![root.to_path_buf()];
+    while let Some(path) = pending.pop() {
+        let Ok(m) = fs::symlink_metadata(&path) else { continue };
+        if m.is_dir() {
+            pending.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        }
+        let time = |s: i64, ns: i64| i128::from(s) * 1_000_000_000 + i128::from(ns);
+        let (ctime, mtime) = (time(m.ctime(), m.ctime_nsec()), time(m.mtime(), m.mtime_nsec()));
+        found.insert(path, (m.ino(), ctime, mtime, m.mode(), m.size()));
+    }
+    found
+}
+
+/// Panics with the paths that are not as they were.
+#[track_caller]
+pub(crate) fn assert_unchanged(before: &Snapshot, root: &Path) {
+    let now = snapshot(root);
+    let paths: BTreeSet<_> = before.keys().chain(now.keys()).collect();
+    let changed: Vec<_> = paths.into_iter().filter(|p| before.get(*p) != now.get(*p)).collect();
+    assert!(changed.is_empty(), "touched: {changed:?}");
+}
+
+/// How often a program did each kind of file-system operation.
+pub(crate) type Counts = BTreeMap<String, u64>;
+
+/// What was counted into the file, in all.
+pub(crate) fn counts(file: &Path) -> Counts {
+    let mut counts = Counts::new();
+    for line in fs::read_to_string(file).unwrap_or_default().lines() {
+        let (name, n) = line.split_once(' ').unwrap();
+        *counts.entry(name.to_owned()).or_default() += n.parse::<u64>().unwrap();
+    }
+    counts
+}
+
+/// One finished transfer with its file-system operations; a local copy has the client's only.
+pub(crate) struct Counted {
+    pub(crate) finished: Finished,
+    pub(crate) client: Counts,
+    pub(crate) server: Counts,
+}
+
+/// Copies `src` to `dst` this way with `options`, and counts at both ends.
+pub(crate) fn counted(way: Way, options: &[&str], src: &Path, dst: &Path) -> Counted {
+    let dir = scratch();
+    let files = [dir.path().join("client"), dir.path().join("server")];
+    let plan = |file: &Path| format!("count={}", file.display());
+    let mut server = Daemon::start_with(|port| {
+        let mut command = Command::new(FCPD);
+        command.arg("--listen").arg(format!("127.0.0.1:{port}"));
+        command.env("FCP_FAULT", plan(&files[1]));
+        command
+    });
+    let mut command = way.command(server.port(), src, dst);
+    let finished = ended(command.args(options).env("FCP_FAULT", plan(&files[0])));
+    assert!(server.terminate(LIMIT).is_some(), "fcpd does not end");
+    Counted { finished, client: counts(&files[0]), server: counts(&files[1]) }
 }
