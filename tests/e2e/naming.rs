@@ -90,7 +90,7 @@ const CASES: &[Case] = &[
     case(&["dir/"], At::LinkToDir, "out"),
     case(&["."], At::Nothing, "out"),
     case(&["./"], At::Dir, "out"),
-    case(&["emptydir"], At::Nothing, "out"),
+    case(&["emptydir"], At::Dir, "out"),
     case(&["emptydir/"], At::Nothing, "out"),
     case(&["emptydir/"], At::Dir, "out"),
     case(&["dir", "dir2"], At::Nothing, "out"),
@@ -105,15 +105,12 @@ const CASES: &[Case] = &[
     case(&["dangling"], At::Dir, "out"),
     case(&["*"], At::Dir, "out"),
     case(&["*"], At::Full, "out"),
-    case(&["f*"], At::Nothing, "out"),
+    case(&["f*"], At::Dir, "out"),
     case(&["d*r"], At::Nothing, "out"),
-    case(&["dir*/sub"], At::Nothing, "out"),
     case(&["?ile", "o[s-u]her"], At::Dir, "out"),
     case(&[".h*"], At::Dir, "out"),
     case(&[".hidden", ".dotdir"], At::Dir, "out"),
     case(&["odd[1]"], At::Dir, "out"),
-    case(&["dir"], At::FilesForDirs, "out"),
-    case(&["dir/"], At::FilesForDirs, "out"),
     case(&["file", "other"], At::LinksForFiles, "out"),
     case(&["file", "other"], At::DirsForFiles, "out"),
     case(&["missing", "file"], At::Dir, "out"),
@@ -135,6 +132,7 @@ const CASES: &[Case] = &[
     Case { options: &["--mkpath"], ..case(&["dir/"], At::Dir, "out/deep") },
     // The same name twice.
     collision(&["dir/", "dir2/"], At::Nothing, "out"),
+    collision(&["dir*/sub"], At::Nothing, "out"),
     collision(&["file", "dir3/file"], At::Dir, "out"),
 ];
 
@@ -303,19 +301,19 @@ fn command(way: Way, case: &Case, src: &Path, root: &Path, server: &Daemon) -> C
     command
 }
 
-/// Gives every directory that a run touched one mtime: no two runs touch at the same nanosecond.
+/// Gives everything that was made or touched just now one mtime: no two runs touch at the same
+/// nanosecond.
 fn normalise(root: &Path, began: SystemTime) {
     let m = fs::symlink_metadata(root).unwrap();
-    if !m.is_dir() {
-        return;
-    }
-    for entry in fs::read_dir(root).unwrap() {
-        normalise(&entry.unwrap().path(), began);
+    if m.is_dir() {
+        for entry in fs::read_dir(root).unwrap() {
+            normalise(&entry.unwrap().path(), began);
+        }
     }
     if m.modified().unwrap() > began {
         let time = Timespec { tv_sec: 2_000_000_000, tv_nsec: 0 };
         let times = Timestamps { last_access: time, last_modification: time };
-        utimensat(CWD, root, &times, AtFlags::empty()).unwrap();
+        utimensat(CWD, root, &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
     }
 }
 
@@ -333,6 +331,51 @@ fn a_file_does_not_take_the_place_of_an_empty_directory() {
         told.assert_code(23);
         assert!(told.stderr_text().contains("directory"), "{}", told.stderr_text());
         assert!(dst.join("file").is_dir());
+    }
+}
+
+/// On purpose not as rsync, which removes the file: it may be the only copy of something that is
+/// not in the source at all.
+#[test]
+fn a_directory_does_not_take_the_place_of_a_file() {
+    let (dir, server) = (scratch(), fcpd());
+    let src = dir.path().join("src");
+    tree::build(&src, &[Item::file("dir/in", 4), Item::file("other", 4)]);
+    for way in Way::ALL {
+        let dst = dir.path().join(format!("{way:?}"));
+        tree::build(&dst, &[Item::file("dir", 3)]);
+        let told = ended(&mut way.command(server.port(), &src.join(""), &dst));
+        told.assert_code(23);
+        assert!(told.stderr_text().contains("not a directory"), "{}", told.stderr_text());
+        assert!(dst.join("dir").is_file() && dst.join("other").is_file(), "{way:?}");
+    }
+}
+
+/// On purpose not as rsync, which gives an empty directory the destination's name as if it were a
+/// file: whether a directory happens to be empty should not decide where it goes.
+#[test]
+fn an_empty_directory_goes_where_a_full_one_would() {
+    let (dir, server) = (scratch(), fcpd());
+    let src = dir.path().join("src");
+    fs::create_dir(&src).unwrap();
+    for way in Way::ALL {
+        let dst = dir.path().join(format!("{way:?}"));
+        ended(&mut way.command(server.port(), &src, &dst)).assert_success();
+        assert!(dst.join("src").is_dir(), "{way:?}");
+    }
+}
+
+/// On purpose not as rsync, where it depends on how many files the server's pattern finds whether
+/// the destination becomes a file or a directory.
+#[test]
+fn a_pattern_for_the_server_goes_into_a_directory_however_much_it_finds() {
+    let (dir, server) = (scratch(), fcpd());
+    fs::write(dir.path().join("file"), "x").unwrap();
+    for pattern in ["f*", "[f]ile"] {
+        let dst = dir.path().join(format!("out of {pattern}"));
+        let src = url(server.port(), dir.path().join(pattern).as_os_str().as_bytes());
+        run_fcp([OsString::from(src), dst.clone().into()]).assert_success();
+        assert!(dst.join("file").is_file(), "{pattern}");
     }
 }
 
