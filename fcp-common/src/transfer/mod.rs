@@ -25,6 +25,7 @@ mod tests;
 pub use assemble::{Assembler, MIN_DATA, Piece, digest};
 pub use link::Link;
 pub use receiver::{
+    Announced, 
     Action, Admits, Config, Existing, FileMeta, MadeDir, Placement, ReceiveEvent, Receiver,
     RootRule,
 };
