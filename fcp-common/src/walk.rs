@@ -153,7 +153,9 @@ impl Walker<'_> {
             self.sink.skipped(root.display.to_vec(), "directory");
             return Some(());
         }
-        self.root_meta = RootMeta(Some(((stat.mode & 0o777) as u16, stat.mtime)));
+        // Of several directories whose contents go there the first one counts, as in rsync.
+        let meta = ((stat.mode & 0o777) as u16, stat.mtime);
+        self.root_meta.0.get_or_insert(meta);
         let level = self.list(&root.dir, DirId::ROOT, stat.dev, &root.display)?;
         self.descend(level)
     }

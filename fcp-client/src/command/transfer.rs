@@ -10,6 +10,7 @@ use fcp_common::engine::{
     RequestBy, SendOptions,
 };
 use fcp_common::fs::{DirPool, umask};
+use fcp_common::select::operand::has_magic;
 use fcp_common::select::{Rule, RuleSet, Wanted};
 use fcp_common::transfer::Config;
 use fcp_common::walk::{SourceRoot, WalkOptions, io_error};
@@ -88,7 +89,10 @@ impl Job<'_> {
         let Target::Local(to) = destination else { return Err(not_remote()) };
         let (server, paths) = one_server(sources)?;
         let wanted = Wanted::from_sources(&paths);
-        let one_thing = paths.len() == 1 && wanted.single_name().is_some();
+        // A pattern above the name may find that name in several directories.
+        let one_thing = wanted.single_name().is_some()
+            && paths.len() == 1
+            && !paths.iter().any(|path| has_magic(path));
         // Only the server knows whether the one name is a directory: its first entry tells.
         let destination = self.destination(to, one_thing);
         let request = self.request(packet::Direction::Pull, paths.clone(), one_thing);

@@ -217,6 +217,7 @@ impl Role for ReceiveRole {
                 let mut m = session.machine();
                 let actions: Vec<_> =
                     std::iter::from_fn(|| m.poll_action()).take(ACTIONS_AT_ONCE).collect();
+                session.counters.set_announced(m.announced());
                 (actions, std::iter::from_fn(|| m.poll_event()).collect::<Vec<_>>())
             };
             events.into_iter().for_each(|event| self.tell(session, event));

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use fcp_proto::EntryKind;
 use fcp_proto::packet::{Outcome, Problem};
 
+use crate::transfer::Announced;
+
 /// Numbers that grow while a session runs; read them from any thread.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -29,6 +31,13 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// What a receiver knows of what is to come.
+    pub(crate) fn set_announced(&self, announced: Announced) {
+        self.total_entries.store(announced.entries, Relaxed);
+        self.total_bytes.store(announced.bytes, Relaxed);
+        self.walked.store(announced.all.into(), Relaxed);
+    }
+
     pub(crate) fn add(counter: &AtomicU64, n: u64) {
         counter.fetch_add(n, Relaxed);
     }

@@ -200,16 +200,17 @@ pub fn publish_dir(
 ///
 /// Its setgid and sticky bits, which are the destination's own, stay.
 pub fn finish_dir(dir: &Dir, meta: &FileMeta) -> Result<(), PublishError> {
+    let now = dir.own_stat().map_err(at(Step::Mode))?;
     if let Some(mode) = meta.mode {
-        let now = dir.own_stat().map_err(at(Step::Mode))?.mode;
-        let wanted = (now & !WIRE_MODE) | (mode & WIRE_MODE);
-        if wanted != now {
+        let wanted = (now.mode & !WIRE_MODE) | (mode & WIRE_MODE);
+        if wanted != now.mode {
             dir.set_own_mode(wanted).map_err(at(Step::Mode))?;
         }
     }
     match meta.mtime {
-        Some(mtime) => dir.set_own_mtime(mtime).map_err(at(Step::Times)),
-        None => Ok(()),
+        // What is as it should be keeps its ctime, too.
+        Some(mtime) if mtime != now.mtime => dir.set_own_mtime(mtime).map_err(at(Step::Times)),
+        _ => Ok(()),
     }
 }
 

@@ -25,8 +25,8 @@ mod tests;
 pub use assemble::{Assembler, MIN_DATA, Piece, digest};
 pub use link::Link;
 pub use receiver::{
-    Action, Admits, Config, Existing, FileMeta, MadeDir, Placement, ReceiveEvent, Receiver,
-    RootRule,
+    Action, Admits, Announced, Config, Existing, FileMeta, MadeDir, Placement, ReceiveEvent,
+    Receiver, RootRule,
 };
 pub use schedule::Schedule;
 pub use sender::{Event, Sender, Work};

@@ -71,6 +71,18 @@ pub struct Receiver<D, F> {
     /// When results and acknowledgements were last put into messages.
     flushed: Duration,
     summary: Summary,
+    announced: Announced,
+}
+
+/// What a receiver has been told of so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Announced {
+    /// Files, directories and links.
+    pub entries: u64,
+    /// Content bytes of the files.
+    pub bytes: u64,
+    /// Nothing more comes.
+    pub all: bool,
 }
 
 impl<D: Clone, F: Clone> Receiver<D, F> {
@@ -99,6 +111,7 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
             closed: false,
             flushed: Duration::ZERO,
             summary: Summary::default(),
+            announced: Announced::default(),
         }
     }
 
@@ -207,6 +220,11 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
         &self.summary
     }
 
+    /// What is to come, as far as it is known.
+    pub fn announced(&self) -> Announced {
+        Announced { all: self.finish.is_some(), ..self.announced }
+    }
+
     /// How many connections live.
     pub fn connections(&self) -> usize {
         self.link.connections()
@@ -242,6 +260,10 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
                 }
                 if self.dirs.values().any(Dir::is_growing) {
                     return Err(Violation::rule(flag, "comes before the end of a directory"));
+                }
+                if root.0.is_some() {
+                    // An empty directory's contents: nothing was announced, but it is to be there.
+                    self.ask_root(false);
                 }
                 self.forget_root_if_unused();
                 if self.dirs.contains_key(&DirId::ROOT) {

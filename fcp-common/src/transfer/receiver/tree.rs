@@ -99,6 +99,13 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
         self.finish_if_done(DirId::ROOT);
     }
 
+    /// The destination is needed: `single` if one thing comes that is not a directory.
+    pub(super) fn ask_root(&mut self, single: bool) {
+        if !std::mem::replace(&mut self.root_asked, true) {
+            self.actions.push_back(Action::OpenRoot { single });
+        }
+    }
+
     /// Nothing was announced, so the destination was never needed.
     pub(super) fn forget_root_if_unused(&mut self) {
         if !self.root_asked {
@@ -145,10 +152,6 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
             if self.config.one_thing && parent.announced > 0 && flag != Flag::REPLACED {
                 return rule("announces more than the one thing that was asked for");
             }
-            if !std::mem::replace(&mut self.root_asked, true) {
-                let single = entry.kind() != EntryKind::Dir;
-                self.actions.push_back(Action::OpenRoot { single });
-            }
         }
         let path = parent.path.join_unbounded(&entry.name);
         let depth = parent.depth + 1;
@@ -159,6 +162,13 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
         }
         parent.open += 1;
         parent.announced += 1;
+        if entry.parent == DirId::ROOT {
+            self.ask_root(entry.kind() != EntryKind::Dir);
+        }
+        if flag != Flag::REPLACED {
+            self.announced.entries += 1;
+            self.announced.bytes += entry.size();
+        }
         self.next_id = entry.id.0 + 1;
         self.charge(&entry, flag)?;
         let id = entry.id;
