@@ -148,10 +148,9 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
         if parent.ended && flag != Flag::REPLACED {
             return rule("announces a child of a directory that has ended");
         }
-        if entry.parent == DirId::ROOT {
-            if self.config.one_thing && parent.announced > 0 && flag != Flag::REPLACED {
-                return rule("announces more than the one thing that was asked for");
-            }
+        let again = parent.announced > 0 && flag != Flag::REPLACED;
+        if entry.parent == DirId::ROOT && self.config.one_thing && again {
+            return rule("announces more than the one thing that was asked for");
         }
         let path = parent.path.join_unbounded(&entry.name);
         let depth = parent.depth + 1;
