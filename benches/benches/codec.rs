@@ -1,5 +1,9 @@
 //! Codec, checksums and scheduling on their own: `cargo bench -p fcp-benches`.
-#![allow(missing_docs, reason = "criterion's macros make public items")]
+#![allow(
+    missing_docs,
+    clippy::expect_used,
+    reason = "criterion makes public items; a bench may fail"
+)]
 
 use std::hint::black_box;
 use std::time::Duration;

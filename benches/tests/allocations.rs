@@ -29,7 +29,7 @@ fn making_and_checking_content_frames_allocates_nothing() {
 }
 
 #[test]
-fn a_block_of_eighteen_frames_allocates_at_most_once_per_four_frames() {
+fn a_block_of_eighteen_frames_allocates_five_times() {
     let content = vec![5u8; BLOCK as usize];
     let block = Block { file: FileId(1), offset: 0, len: BLOCK as u32 };
     let end = BlockDigest { block, digest: digest(&content) };
@@ -42,6 +42,6 @@ fn a_block_of_eighteen_frames_allocates_at_most_once_per_four_frames() {
         }
         assert!(assembler.handle_block(&end, &content).expect("whole").1);
     });
-    // The list of pieces grows by doubling: 4, 8, 16, 32.
-    assert!(used.count_total <= 4, "{} allocations", used.count_total);
+    // The list of pieces grows by doubling (4, 8, 16, 32), and the hash has a buffer.
+    assert!(used.count_total <= 5, "{} allocations", used.count_total);
 }

@@ -58,6 +58,7 @@ fn session_exit_code(error: &SessionError) -> ExitStatus {
         SessionError::Lost(text) if text.contains("silent") => ExitStatus::Timeout,
         SessionError::Lost(_) => ExitStatus::Stream,
         SessionError::Violation(_) => ExitStatus::Protocol,
+        SessionError::Stalled => ExitStatus::Timeout,
         SessionError::Destination(_) => ExitStatus::FileSelection,
         SessionError::Cancelled => ExitStatus::Signal,
         SessionError::Local(_) => ExitStatus::FileIo,

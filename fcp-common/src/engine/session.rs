@@ -32,6 +32,8 @@ const MESSAGES_AT_ONCE: usize = 64 << 10;
 const MAX_DAMAGED: usize = 3;
 /// How long the peer may take to hang up after CLOSE.
 const LINGER: Duration = Duration::from_secs(5);
+/// How long a peer may send nothing but signs of life. Long, as it may be hashing a huge file.
+const STALLED: Duration = Duration::from_secs(3600);
 /// Stacks hold no buffers, and there may be hundreds of threads.
 const STACK: usize = 256 << 10;
 
@@ -47,6 +49,9 @@ pub enum SessionError {
     /// The peer ended the session and said why.
     #[error("the peer ended the session: {}", fcp_proto::escape(.0.text.as_bytes()))]
     Peer(WireError),
+    /// The peer lives and does nothing.
+    #[error("the peer did nothing for an hour")]
+    Stalled,
     /// The user or the operator ended the session.
     #[error("cancelled")]
     Cancelled,
@@ -65,6 +70,7 @@ impl SessionError {
             SessionError::Destination(error) => error.code(),
             SessionError::Violation(_) => ErrorCode::PROTOCOL,
             SessionError::Peer(error) => error.code,
+            SessionError::Stalled => ErrorCode::TIMEOUT,
             SessionError::Cancelled => ErrorCode::CANCELLED,
         };
         WireError::new(code, self.to_string())
@@ -156,6 +162,8 @@ pub(super) struct Session<R: Role> {
     room: Condvar,
     /// When the machine was last fed, in milliseconds since the session began.
     active: AtomicU64,
+    /// When the peer last said anything but KEEPALIVE, in seconds since the session began.
+    heard: AtomicU64,
     waiting: AtomicUsize,
     started: Instant,
     over: AtomicBool,
@@ -242,6 +250,7 @@ impl<R: Role> Session<R> {
             changed: Condvar::new(),
             room: Condvar::new(),
             active: AtomicU64::new(0),
+            heard: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
             started: Instant::now(),
             over: AtomicBool::new(false),
@@ -322,6 +331,9 @@ impl<R: Role> Session<R> {
                 Ok(Control::Cancel) => self.fail(SessionError::Cancelled),
                 Ok(Control::Over) => {}
                 Err(mpsc::RecvTimeoutError::Timeout) => {
+                    if self.is_stalled() {
+                        self.fail(SessionError::Stalled);
+                    }
                     threads.retain(|t: &std::thread::JoinHandle<()>| !t.is_finished());
                 }
                 Err(mpsc::RecvTimeoutError::Disconnected) => {}
@@ -346,6 +358,11 @@ impl<R: Role> Session<R> {
             Some(error) => Err(error),
             None => Ok(()),
         }
+    }
+
+    fn is_stalled(&self) -> bool {
+        let heard = Duration::from_secs(self.heard.load(Ordering::Relaxed));
+        self.now().saturating_sub(heard) >= STALLED
     }
 
     fn await_threads(&self, threads: &[std::thread::JoinHandle<()>], until: Instant) {
@@ -407,6 +424,7 @@ impl<R: Role> Session<R> {
             }
             Counters::add(&self.counters.wire_in, n as u64);
             let mut batch = Batch::default();
+            let mut only_alive = true;
             while let Some((frame, used)) = reader.frame_at(parsed)? {
                 self.take_frame(
                     frame,
@@ -416,7 +434,11 @@ impl<R: Role> Session<R> {
                     &mut parts,
                     &mut batch,
                 )?;
+                only_alive &= frame.flag == Flag::KEEPALIVE;
                 parsed += used;
+            }
+            if !only_alive {
+                self.heard.store(self.now().as_secs(), Ordering::Relaxed);
             }
             let (keep_from, next) = self.role.drained(self, &mut intake, reader.bytes(), parsed)?;
             limit = next;
