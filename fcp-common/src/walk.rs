@@ -370,7 +370,9 @@ pub fn io_error(error: &io::Error) -> WireError {
         K::InvalidFilename => ErrorCode::NAME,
         _ => ErrorCode::IO,
     };
-    WireError::new(code, error.to_string())
+    // A code says what it means; only the rest needs the system's own words.
+    let text = if code == ErrorCode::IO { error.to_string() } else { code.to_string() };
+    WireError::new(code, text)
 }
 
 /// An operand's directory and the name in it that is meant; no name means the contents.

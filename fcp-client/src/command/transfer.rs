@@ -39,6 +39,9 @@ pub(crate) fn run(
     options: &TransferOptions,
 ) -> Result<ExitStatus, CliError> {
     let rules = rules(options)?;
+    if options.archive && !options.quiet && rustix::process::geteuid().is_root() {
+        crate::ui::error("--archive: owner, group and devices are not kept yet");
+    }
     let counters = Arc::new(Counters::default());
     let reporter = Reporter::new(options, Arc::clone(&counters));
     let job = Job { options, rules, counters, reporter: Arc::clone(&reporter) };
