@@ -155,7 +155,7 @@ async fn read_frame(stream: &mut TcpStream) -> Result<(Flag, Vec<u8>), String> {
     if matches!(head.flag, Flag::ERROR) {
         let error = fcp_proto::coding::decode_exact::<fcp_proto::packet::WireError>(&payload);
         let text = error.map_or_else(|e| e.to_string(), |e| e.text);
-        return Err(fcp_proto::escape(text.as_bytes()));
+        return Err(fcp_proto::escape_text(&text));
     }
     Ok((head.flag, payload))
 }

@@ -24,4 +24,4 @@ pub use error::{ErrorCode, Violation};
 pub use flag::Flag;
 pub use ids::{ConnId, DirId, FileId, SessionId};
 pub use meta::{Digest, EntryKind, SourceVersion, Timestamp};
-pub use path::{Name, PathRefused, RelPath, escape};
+pub use path::{Name, PathRefused, RelPath, escape, escape_text};

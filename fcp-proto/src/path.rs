@@ -179,8 +179,18 @@ fn check_name(bytes: &[u8]) -> Result<(), PathRefused> {
 /// Foreign bytes as one safe line for a terminal or a log.
 ///
 /// Control characters (C0, DEL, C1), bidirectional overrides and bytes that are not UTF-8 become
-/// `\ooo`, as in rsync; a backslash stays as it is unless it could be read as such an escape.
+/// `\ooo`, as in rsync, and so does every backslash, so that it reads as one name only.
 pub fn escape(bytes: &[u8]) -> String {
+    escape_but(bytes, "\\134")
+}
+
+/// A peer's explanation as one safe line: as [`escape`], but for backslashes, which stay: the names
+/// in it are escaped already.
+pub fn escape_text(text: &str) -> String {
+    escape_but(text.as_bytes(), "\\")
+}
+
+fn escape_but(bytes: &[u8], backslash: &str) -> String {
     let mut out = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
@@ -188,7 +198,7 @@ pub fn escape(bytes: &[u8]) -> String {
                 let mut buf = [0; 4];
                 c.encode_utf8(&mut buf).bytes().for_each(|b| push_octal(&mut out, b));
             } else if c == '\\' {
-                out.push_str("\\134");
+                out.push_str(backslash);
             } else {
                 out.push(c);
             }

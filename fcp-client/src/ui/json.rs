@@ -64,7 +64,7 @@ pub(super) fn aborted(error: &str, totals: &super::report::Totals, code: u8) -> 
 
 fn error_of(error: &fcp_proto::packet::WireError) -> Value {
     let name = error.code.describe().map_or("UNKNOWN", |(name, _)| name);
-    json!({ "code": name, "text": fcp_proto::escape(error.text.as_bytes()) })
+    json!({ "code": name, "text": fcp_proto::escape_text(&error.text) })
 }
 
 pub(super) fn kind(kind: EntryKind) -> &'static str {

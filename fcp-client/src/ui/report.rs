@@ -189,7 +189,7 @@ impl Report for Reporter {
 }
 
 fn failure(path: &[u8], why: &WireError) -> String {
-    format!("{}: {}", fcp_proto::escape(path), fcp_proto::escape(why.text.as_bytes()))
+    format!("{}: {}", fcp_proto::escape(path), fcp_proto::escape_text(&why.text))
 }
 
 fn print_json(value: &Value) {

@@ -47,7 +47,7 @@ pub enum SessionError {
     #[error(transparent)]
     Violation(#[from] Violation),
     /// The peer ended the session and said why.
-    #[error("the peer ended the session: {}", fcp_proto::escape(.0.text.as_bytes()))]
+    #[error("the peer ended the session: {}", fcp_proto::escape_text(&.0.text))]
     Peer(WireError),
     /// The peer lives and does nothing.
     #[error("the peer did nothing for an hour")]
