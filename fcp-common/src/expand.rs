@@ -9,13 +9,14 @@ use crate::walk::SourceRoot;
 /// Most operands that one glob may become.
 const MAX_MATCHES: usize = 100_000;
 
-/// The operands that `operand` stands for, sorted: itself when it exists as it is spelled or has no
-/// wildcard, otherwise what matches.
+/// The operands that `operand` stands for, sorted: itself when it exists as it is spelled or has
+/// neither wildcard nor backslash, otherwise what matches.
 ///
 /// # Errors
 /// `NotFound` when nothing matches.
 pub fn expand(operand: &[u8]) -> io::Result<Vec<Vec<u8>>> {
-    if !has_magic(operand) || exists(operand) {
+    let is_plain = !has_magic(operand) && !operand.contains(&b'\\');
+    if is_plain || exists(operand) {
         return Ok(vec![operand.to_vec()]);
     }
     let glob = split_glob(operand);
@@ -37,7 +38,10 @@ pub fn expand(operand: &[u8]) -> io::Result<Vec<Vec<u8>>> {
         found.iter_mut().for_each(|path| path.push(b'/'));
     }
     found.sort_unstable();
-    if found.is_empty() { Err(io::ErrorKind::NotFound.into()) } else { Ok(found) }
+    if found.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "nothing there matches"));
+    }
+    Ok(found)
 }
 
 fn matches_in(parents: Vec<Vec<u8>>, glob: &ComponentGlob, dirs_only: bool) -> Vec<Vec<u8>> {
