@@ -76,7 +76,7 @@ impl SourceRoot {
         if let Some(name) = &name
             && dir.stat(name)?.is_none()
         {
-            return Err(io::ErrorKind::NotFound.into());
+            return Err(not_found());
         }
         Ok(SourceRoot { dir: LazyDir::root(dir, Arc::clone(pool)), name, display })
     }
@@ -88,8 +88,13 @@ impl SourceRoot {
     }
 
     fn stat(&self, name: &Name) -> io::Result<Stat> {
-        self.dir.get()?.stat(name)?.ok_or_else(|| io::ErrorKind::NotFound.into())
+        self.dir.get()?.stat(name)?.ok_or_else(not_found)
     }
+}
+
+/// With the words that people know from other programs; the standard library has "entity".
+fn not_found() -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, "no such file or directory")
 }
 
 impl Source {
@@ -168,7 +173,12 @@ impl Walker<'_> {
             subdirs: Vec::new().into_iter(),
             display: Arc::clone(&root.display),
         };
-        match root.stat(name) {
+        let found = root.stat(name);
+        let is_dir = found.as_ref().is_ok_and(|stat| stat.kind == Kind::Dir);
+        if self.options.rules.decide(&RelPath::from(name.clone()), is_dir) == Verdict::Exclude {
+            return Some(());
+        }
+        match found {
             Ok(stat) if stat.kind == Kind::Dir => {
                 let subdirs = vec![name.clone()].into_iter();
                 self.descend(Level { subdirs, ..level })
