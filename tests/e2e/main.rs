@@ -4,6 +4,7 @@
 mod cli;
 mod filters;
 mod gates;
+mod interop;
 mod naming;
 mod programs;
 mod same;

@@ -31,8 +31,6 @@ enum At {
     LinkToDir,
     /// A link to nothing.
     DanglingLink,
-    /// Files where the sources have directories.
-    FilesForDirs,
     /// Links where the sources have files.
     LinksForFiles,
     /// Directories with something in them where the sources have files.
@@ -243,7 +241,6 @@ fn prepare(root: &Path, at: At) {
             symlink("real", &out).unwrap();
         }
         At::DanglingLink => symlink("nowhere", &out).unwrap(),
-        At::FilesForDirs => tree::build(&out, &[Item::file("dir", 3), Item::file("sub", 3)]),
         At::LinksForFiles => {
             tree::build(
                 &out,
