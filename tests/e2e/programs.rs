@@ -93,7 +93,9 @@ pub(crate) fn slashed(path: &Path) -> PathBuf {
 /// The JSON lines of stdout.
 pub(crate) fn json_lines(finished: &Finished) -> Vec<Value> {
     let text = String::from_utf8(finished.stdout.clone()).expect("JSON is UTF-8");
-    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")))
+        .collect()
 }
 
 /// The last JSON line, which is the summary.

@@ -11,3 +11,4 @@ mod hostile;
 mod network;
 mod races;
 mod resume;
+mod script;

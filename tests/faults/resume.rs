@@ -135,6 +135,8 @@ fn watch(old: &Path, new: &Path, now: &Path, stop: &AtomicBool) -> u64 {
 
 /// The last run of a crashed client may still be ending in the server; a user is not that fast.
 fn settle(daemon: &Daemon) {
+    // What it had sent may still have to be read.
+    thread::sleep(Duration::from_millis(50));
     let ends = |log: &str| log.matches("failed:").count() + log.matches(" done:").count();
     let begun = |log: &str| log.matches(": push to").count() + log.matches(": pull of").count();
     eventually("the server ends the session of the dead client", Duration::from_secs(10), || {
@@ -336,12 +338,14 @@ fn c07_a_bad_journal_is_ignored() {
         }
         let finished = ended(&mut case.command(&daemon));
         finished.assert_success();
-        assert_same_tree(&case.new, &case.dst);
-        let left: Vec<_> = paths_below(&case.dst).into_iter().filter(|p| is_ours(p)).collect();
-        // What no journal speaks of any more may be anybody's; everything else is cleaned.
-        if matches!(name, "half" | "torn" | "middle") {
-            assert!(left.is_empty(), "{name}: {left:?}");
+        // What no journal speaks of any more stays, as nobody can tell whose it is.
+        if matches!(name, "empty" | "header" | "garbage") {
+            temps(&case.dst).iter().for_each(|temp| fs::remove_file(temp).unwrap());
+            assert_eq!(numbers(&finished).kept, 0, "{name}");
+            case.finish(&daemon);
         }
+        assert_clean(&case.dst);
+        assert_same_tree(&case.new, &case.dst);
     }
 }
 

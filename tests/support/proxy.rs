@@ -225,7 +225,8 @@ fn pump(
         {
             buffer[(place - at) as usize] ^= bits;
         }
-        let slow = lane.rate.map_or(Duration::ZERO, |r| Duration::from_secs_f64(n as f64 / r as f64));
+        let slow =
+            lane.rate.map_or(Duration::ZERO, |r| Duration::from_secs_f64(n as f64 / r as f64));
         wait(stop, lane.delay + slow)?;
         to.write_all(&buffer[..n])?;
         at += n as u64;
