@@ -71,7 +71,7 @@ fn entry() -> impl Strategy<Value = Entry> {
 fn request() -> impl Strategy<Value = Request> {
     let path = || vec(1..=255u8, 0..50);
     let rule =
-        (0..=1u8, vec(any::<u8>(), 0..50)).prop_map(|(action, pattern)| Rule { action, pattern });
+        (1..=2u8, vec(any::<u8>(), 0..50)).prop_map(|(action, pattern)| Rule { action, pattern });
     let durability =
         prop_oneof![Just(Durability::None), Just(Durability::Batch), Just(Durability::Always)];
     let paths = prop_oneof![

@@ -20,7 +20,7 @@ pub(super) fn of_the_sender() -> Vec<Example> {
         direction: Direction::Pull,
         durability: Durability::Batch,
         paths: vec![b"docs".to_vec(), b"~/notes/".to_vec()],
-        rules: vec![Rule { action: 0, pattern: b"*.tmp".to_vec() }],
+        rules: vec![Rule { action: 2, pattern: b"*.tmp".to_vec() }],
         ..push.clone()
     };
     let error = WireError::new(ErrorCode::PERMISSION, "permission denied");
