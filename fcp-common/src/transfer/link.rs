@@ -5,9 +5,9 @@
 //! receiving end drops what it has already seen.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use fcp_proto::limits::{MAX_MESSAGE, MAX_UNACKED_BYTES, MAX_UNACKED_MESSAGES};
 use fcp_proto::packet::{Message, Sequenced};
 use fcp_proto::{ConnId, Flag, Violation};
@@ -46,7 +46,7 @@ struct Outbox {
 struct Outgoing {
     seq: u32,
     flag: Flag,
-    payload: Arc<[u8]>,
+    payload: Bytes,
 }
 
 #[derive(Debug, Default)]
@@ -226,7 +226,7 @@ impl Link {
 
 impl Outbox {
     fn push(&mut self, message: &Message, now: Duration) {
-        let payload: Arc<[u8]> = message.to_payload(self.next).into();
+        let payload = Bytes::from(message.to_payload(self.next));
         self.bytes += payload.len();
         self.unsent.push_back(Outgoing { seq: self.next, flag: message.flag(), payload });
         self.next += 1;
