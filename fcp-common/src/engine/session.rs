@@ -100,6 +100,8 @@ pub(super) trait Machine: Send {
     fn connections(&self) -> usize;
     /// Whether the session is over for this end.
     fn is_over(&self) -> bool;
+    /// Whether the peer knows that the session is over.
+    fn is_acknowledged(&self) -> bool;
 }
 
 /// What sender and receiver do differently.
@@ -349,7 +351,9 @@ impl<R: Role> Session<R> {
 
     fn await_threads(&self, threads: &[std::thread::JoinHandle<()>], until: Instant) {
         let mut pause = Duration::from_micros(50);
-        while Instant::now() < until && !threads.iter().all(|t| t.is_finished()) {
+        // A connection may be slow to tell that the peer has hung up.
+        let ended = || threads.iter().all(|t| t.is_finished()) || self.machine().is_acknowledged();
+        while Instant::now() < until && !ended() {
             std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(10));
         }

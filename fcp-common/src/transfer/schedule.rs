@@ -1,5 +1,6 @@
 //! Which block goes next, over which connection; what is in flight; what must go again.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Range;
 use std::time::Duration;
@@ -21,6 +22,9 @@ pub struct Schedule {
     wanted: HashMap<FileId, RangeSet>,
     in_flight: BTreeMap<(FileId, u64), Flight>,
     per_conn: HashMap<ConnId, usize>,
+    /// No block is in flight since before this: spares walks of them all, as the oldest only gets
+    /// younger.
+    oldest: Cell<Duration>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -98,6 +102,11 @@ impl Schedule {
         !self.queue.is_empty()
     }
 
+    /// Whether `conn` should repeat a block that another connection has been carrying for too long.
+    pub fn has_overdue(&self, conn: ConnId, now: Duration) -> bool {
+        self.overdue(conn, now).is_some()
+    }
+
     /// When to look again for a block to repeat; not exact, as that would cost a walk of them all.
     pub fn poll_timeout(&self, now: Duration) -> Option<Duration> {
         let alone = self.per_conn.len() < 2;
@@ -119,7 +128,11 @@ impl Schedule {
         if self.in_flight.is_empty() || self.per_conn.get(&conn).is_some_and(|n| *n > 0) {
             return None;
         }
+        if now.saturating_sub(self.oldest.get()) < REPEAT_AFTER {
+            return None;
+        }
         let (key, flight) = self.in_flight.iter().min_by_key(|(_, f)| f.since)?;
+        self.oldest.set(flight.since);
         let overdue = flight.conn != conn && now.saturating_sub(flight.since) >= REPEAT_AFTER;
         overdue.then_some(Block { file: key.0, offset: key.1, len: flight.len })
     }
