@@ -97,7 +97,7 @@ async fn greet(
     protocol: Option<u16>,
 ) -> Result<Reply, String> {
     let fcp = (protocol != Some(1)).then(|| Hello::ours(connections));
-    let asked = fcp.is_some();
+    let (asked, offer) = (fcp.is_some(), fcp.clone());
     let mut out = Vec::new();
     if opening(purpose, fcp.clone()).encode(&mut out).is_none() {
         // Too long for a frame: what counts follows in REQUEST, which may be longer.
@@ -110,6 +110,9 @@ async fn greet(
     let reply = Reply::decode(frame).map_err(|violation| violation.to_string())?;
     match (&reply.agreed, protocol) {
         (None, Some(2)) => Err("it speaks only version 1".to_owned()),
+        (Some(agreed), _) if offer.as_ref().is_some_and(|ours| !agreed.is_within(ours)) => {
+            Err("it agreed on more than was offered".to_owned())
+        }
         (Some(_), _) if !asked => Err("it answered with what was not asked for".to_owned()),
         _ => Ok(reply),
     }

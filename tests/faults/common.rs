@@ -87,7 +87,6 @@ pub(crate) fn ended(command: &mut Command) -> Finished {
 /// The numbers of `--json`'s last line.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Numbers {
-    pub(crate) total: u64,
     pub(crate) sent: u64,
     pub(crate) kept: u64,
 }
@@ -96,11 +95,11 @@ pub(crate) struct Numbers {
 pub(crate) fn numbers(finished: &Finished) -> Numbers {
     let text = finished.stdout_text();
     let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let Some(last) = lines.filter(|v| v["event"] == "summary").last() else {
+    let Some(last) = lines.rev().find(|v| v["event"] == "summary") else {
         panic!("no summary in {finished:?}");
     };
     let number = |name: &str| last[name].as_u64().unwrap();
-    Numbers { total: number("total_bytes"), sent: number("sent_bytes"), kept: number("kept_bytes") }
+    Numbers { sent: number("sent_bytes"), kept: number("kept_bytes") }
 }
 
 /// Every path below a root, relative to it.

@@ -142,7 +142,7 @@ fn places(count: u64, step: u64, offset: u64) -> Vec<u64> {
 fn killed_at_every_operation(way: Way, side: Side) {
     let small = Small::new(way);
     let count = small.operations(side);
-    let places = places(count, 4, 1);
+    let places = places(count, 6, 1);
     for k in &places {
         small.reset();
         let (finished, mut daemon) = small.run(side, &format!("kill@{k}"));
@@ -200,7 +200,7 @@ fn fails_at_every_operation(way: Way, side: Side, errno: &str, offset: u64) {
     let small = Small::new(way);
     let count = small.operations(side);
     let (mut failed, mut survived) = (0, 0);
-    for k in places(count, 8, offset) {
+    for k in places(count, 16, offset) {
         for onwards in ["", "+"] {
             let fault = format!("fail@{k}{onwards}={errno}");
             let told = format!("{way:?} {side:?} {fault}");

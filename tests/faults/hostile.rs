@@ -127,8 +127,10 @@ fn violations() -> Vec<(&'static str, Script)> {
         ("W12 content behind the end", |p| {
             p.entry(&file(0, ROOT, b"a", 4));
             wait_for_want(p);
-            let data = [&0u32.to_be_bytes()[..], &MIB.to_be_bytes(), b"evil"].concat();
-            p.frame(Flag::DATA.0, &data);
+            let place = [&0u32.to_be_bytes()[..], &MIB.to_be_bytes()].concat();
+            p.frame(Flag::DATA.0, &[&place[..], b"evil"].concat());
+            let digest = fcp_common::transfer::digest(b"evil").0;
+            p.frame(Flag::BLOCK.0, &[&place[..], &[0, 0, 0, 4], &digest].concat());
         }),
         ("W12 more content than announced", |p| {
             p.entry(&file(0, ROOT, b"a", 4));

@@ -309,9 +309,11 @@ fn c08_one_bit_costs_one_block() {
     assert!(again.sent <= missing + MIB + allowance(48 * MIB), "{again:?}");
 }
 
+type Spoil = fn(Vec<u8>) -> Vec<u8>;
+
 #[test]
 fn c07_a_bad_journal_is_ignored() {
-    let spoil: [(&str, fn(Vec<u8>) -> Vec<u8>); 6] = [
+    let spoil: [(&str, Spoil); 6] = [
         ("empty", |_| Vec::new()),
         ("half", |bytes| bytes[..bytes.len() / 2].to_vec()),
         ("torn", |bytes| bytes[..bytes.len() - 3].to_vec()),

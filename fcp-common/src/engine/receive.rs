@@ -149,6 +149,9 @@ impl Machine for Files {
     fn is_over(&self) -> bool {
         self.is_closed()
     }
+    fn is_acknowledged(&self) -> bool {
+        self.is_acknowledged()
+    }
 }
 
 impl Role for ReceiveRole {

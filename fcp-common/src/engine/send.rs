@@ -9,8 +9,8 @@ use std::time::Duration;
 use fcp_proto::frame::{Frame, HEAD_LEN};
 use fcp_proto::limits::BLOCK;
 use fcp_proto::packet::{
-    BlockDigest, Data, Entry, EntryBody, Message, Outcome, Problem, RootMeta, Sequenced, Summary,
-    Whole, WireError, put_block, put_data_head, put_whole_head,
+    BlockDigest, Data, Entry, EntryBody, Message, Problem, RootMeta, Sequenced, Summary, Whole,
+    WireError, put_block, put_data_head, put_whole_head,
 };
 use fcp_proto::version::Agreed;
 use fcp_proto::{ConnId, DirId, ErrorCode, FileId, Flag, SourceVersion, Violation};
@@ -134,6 +134,10 @@ impl Machine for Sender<Source> {
     }
     fn is_over(&self) -> bool {
         self.closed().is_some()
+    }
+    fn is_acknowledged(&self) -> bool {
+        // A sender hangs up first.
+        self.is_over()
     }
 }
 
@@ -329,31 +333,20 @@ impl SendRole {
                 machine.handle_source_changed(file, |entry| renew(entry, &stat), now);
             }
             (_, Ok(None)) => {
-                drop(machine);
                 let error = WireError::new(ErrorCode::VANISHED, "it vanished before it was read");
-                self.gone(session, work, error);
+                machine.handle_source_failed(file, error, now);
             }
             (Unreadable::Io(error), _) | (Unreadable::Changed, Err(error)) => {
-                drop(machine);
-                self.gone(session, work, io_error(&error));
+                machine.handle_source_failed(file, io_error(&error), now);
             }
             (Unreadable::Changed, _) => {
-                drop(machine);
                 let error = WireError::new(ErrorCode::CHANGED, "it is no longer a regular file");
-                self.gone(session, work, error);
+                machine.handle_source_failed(file, error, now);
             }
         }
+        drop(machine);
+        self.act(session);
         session.notify();
-    }
-
-    fn gone(&self, session: &Session<Self>, work: &Work<Source>, error: WireError) {
-        session.machine().handle_source_failed(work.block.file, error.clone(), session.now());
-        self.report.entry(EntryReport {
-            path: work.source.path(),
-            kind: fcp_proto::EntryKind::File,
-            size: work.version.size,
-            outcome: Outcome::Failed(error),
-        });
     }
 
     fn handle_event(&self, session: &Session<Self>, event: Event<Source>) {

@@ -106,6 +106,8 @@ pub(super) trait Machine: Send {
     fn connections(&self) -> usize;
     /// Whether the session is over for this end.
     fn is_over(&self) -> bool;
+    /// Whether the peer knows that the session is over.
+    fn is_acknowledged(&self) -> bool;
 }
 
 /// What sender and receiver do differently.
@@ -167,6 +169,8 @@ pub(super) struct Session<R: Role> {
     waiting: AtomicUsize,
     started: Instant,
     over: AtomicBool,
+    /// The machine was seen to be over when a connection ended.
+    complete: AtomicBool,
     failure: Mutex<Option<SessionError>>,
     damaged: AtomicUsize,
     closers: Mutex<HashMap<ConnId, Box<dyn Fn() + Send + Sync>>>,
@@ -254,6 +258,7 @@ impl<R: Role> Session<R> {
             waiting: AtomicUsize::new(0),
             started: Instant::now(),
             over: AtomicBool::new(false),
+            complete: AtomicBool::new(false),
             failure: Mutex::new(None),
             damaged: AtomicUsize::new(0),
             closers: Mutex::default(),
@@ -367,7 +372,9 @@ impl<R: Role> Session<R> {
 
     fn await_threads(&self, threads: &[std::thread::JoinHandle<()>], until: Instant) {
         let mut pause = Duration::from_micros(50);
-        while Instant::now() < until && !threads.iter().all(|t| t.is_finished()) {
+        // A connection may be slow to tell that the peer has hung up.
+        let ended = || threads.iter().all(|t| t.is_finished()) || self.machine().is_acknowledged();
+        while Instant::now() < until && !ended() {
             std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(10));
         }
@@ -610,7 +617,9 @@ impl<R: Role> Session<R> {
         let (over, left) = {
             let mut machine = self.machine();
             // The peer hangs up as soon as it has CLOSE, perhaps before our writer returns.
-            let over = machine.is_over();
+            let over = machine.is_over() || self.complete.load(Ordering::Acquire);
+            // Remembered before the machine takes CLOSE back to send it again elsewhere.
+            self.complete.store(over, Ordering::Release);
             machine.handle_conn_lost(conn);
             (over, machine.connections())
         };

@@ -1,9 +1,11 @@
 //! The receiver's disk: where things go, and how each action is done.
 
+use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use fcp_proto::limits::BLOCK;
 use fcp_proto::packet::{Durability, Outcome, WireError};
@@ -36,6 +38,10 @@ pub(super) struct Store {
     dry_run: bool,
     /// Temps that the journal knows and that are neither published nor given up.
     resumable: AtomicUsize,
+    /// Hashes of the paths of the links that this run made: a peer must not first place a link and
+    /// then write through it. What was there before is the user's own, and is followed.
+    links: Mutex<HashSet<u64>>,
+    hasher: RandomState,
 }
 
 /// A directory at the destination; in a dry run it may not exist.
@@ -117,6 +123,8 @@ impl Store {
             },
             dry_run,
             resumable: AtomicUsize::new(0),
+            links: Mutex::default(),
+            hasher: RandomState::new(),
         }
     }
 
@@ -138,6 +146,9 @@ impl Store {
         refuse_reserved(name)?;
         if self.dry_run {
             return self.find_dir(parent, name, path);
+        }
+        if self.links().contains(&self.hasher.hash_one(&path)) {
+            return Err(publish_error(PublishError::NotDirectory));
         }
         let (lazy, parent) = parent.open()?;
         let made =
@@ -409,10 +420,17 @@ impl Store {
         if !self.dry_run {
             self.announce_temps(parent);
             let (_, dir) = parent.open()?;
+            // Before it is there, as another connection's entries may be right behind.
+            let hash = self.hasher.hash_one(parent.path.join_unbounded(name));
+            self.links().insert(hash);
             fs::publish_symlink(&self.names, &dir, target, name, mtime, expected)
                 .map_err(publish_error)?;
         }
         Ok(outcome)
+    }
+
+    fn links(&self) -> MutexGuard<'_, HashSet<u64>> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn adopt(

@@ -206,6 +206,11 @@ impl Link {
         self.out.unsent.is_empty()
     }
 
+    /// Whether the peer has everything that was ever queued.
+    pub fn is_acknowledged(&self) -> bool {
+        self.is_flushed() && self.out.unacked.is_empty()
+    }
+
     /// The connection that messages travel on now.
     pub fn carrier(&self) -> Option<ConnId> {
         self.carrier

@@ -1,5 +1,6 @@
 //! Which block goes next, over which connection; what is in flight; what must go again.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::ops::Range;
 use std::time::Duration;
@@ -24,6 +25,9 @@ pub struct Schedule {
     /// Connections whose block was repeated elsewhere and that have done nothing since: two dead
     /// ones would hand it to each other for ever.
     suspect: HashSet<ConnId>,
+    /// No block is in flight since before this: spares walks of them all, as the oldest only gets
+    /// younger.
+    oldest: Cell<Duration>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -112,6 +116,11 @@ impl Schedule {
         !self.queue.is_empty()
     }
 
+    /// Whether `conn` should repeat a block that another connection has been carrying for too long.
+    pub fn has_overdue(&self, conn: ConnId, now: Duration) -> bool {
+        self.overdue(conn, now).is_some()
+    }
+
     /// When to look again for a block to repeat; not exact, as that would cost a walk of them all.
     pub fn poll_timeout(&self, now: Duration) -> Option<Duration> {
         (!self.in_flight.is_empty()).then_some(now + REPEAT_AFTER / 2)
@@ -132,7 +141,11 @@ impl Schedule {
         if self.suspect.contains(&conn) || self.per_conn.get(&conn).is_some_and(|n| *n > 0) {
             return None;
         }
+        if now.saturating_sub(self.oldest.get()) < REPEAT_AFTER {
+            return None;
+        }
         let (key, flight) = self.in_flight.iter().min_by_key(|(_, f)| f.since)?;
+        self.oldest.set(flight.since);
         let overdue = flight.conn != conn && now.saturating_sub(flight.since) >= REPEAT_AFTER;
         overdue.then_some(Block { file: key.0, offset: key.1, len: flight.len })
     }

@@ -76,7 +76,7 @@ pub struct Work<S> {
 /// What the caller of a [`Sender`] learns.
 #[derive(Clone, Debug)]
 pub enum Event<S> {
-    /// An entry is finished at the receiver.
+    /// An entry is finished at the receiver, or was given up here.
     Finished {
         /// The caller's handle.
         source: S,
@@ -160,9 +160,15 @@ impl<S: Clone> Sender<S> {
 
     /// An announced file cannot be read.
     pub fn handle_source_failed(&mut self, file: FileId, error: WireError, now: Duration) {
-        if self.void_entry(file).is_some() {
+        if let Some(Announced { entry, source, .. }) = self.void_entry(file) {
             self.flush_entries(now);
-            self.link.send(&Message::Gone(file, error), now);
+            self.link.send(&Message::Gone(file, error.clone()), now);
+            // The receiver gives no result for it.
+            self.events.push_back(Event::Finished {
+                source,
+                entry,
+                outcome: Outcome::Failed(error),
+            });
         }
     }
 
@@ -274,6 +280,7 @@ impl<S: Clone> Sender<S> {
         (messages && self.is_carrier(conn))
             || self.link.has_transmit(conn, now)
             || self.schedule.has_fresh()
+            || self.schedule.has_overdue(conn, now)
     }
 
     /// Whether any connection has anything to transmit now.

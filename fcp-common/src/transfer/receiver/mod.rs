@@ -215,6 +215,11 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
         self.closed && self.link.is_flushed()
     }
 
+    /// Whether the sender has CLOSE: nobody needs the connections any more.
+    pub fn is_acknowledged(&self) -> bool {
+        self.closed && self.link.is_acknowledged()
+    }
+
     /// What was done so far.
     pub fn summary(&self) -> &Summary {
         &self.summary

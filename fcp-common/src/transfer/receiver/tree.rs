@@ -154,6 +154,9 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
         }
         let path = parent.path.join_unbounded(&entry.name);
         let depth = parent.depth + 1;
+        if entry.kind() == EntryKind::Symlink && !self.config.links {
+            return rule("announces a symbolic link, which was not asked for");
+        }
         if let Some(admits) = &self.config.admits
             && !admits(&path, entry.kind() == EntryKind::Dir)
         {
