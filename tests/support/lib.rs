@@ -1,13 +1,14 @@
 //! Test support: trees, judges, processes and peers for the end-to-end tests.
 //!
 //! [`tree`] makes trees, [`compare`] and [`rsync`] judge copies, [`sentinel`] guards what must not
-//! change, [`process`] runs programs and `fcpd`, [`fastcopy`] is the version 1 peer from PyPI in the
-//! Python environment of [`venv`].
+//! change, [`process`] runs programs and `fcpd`, [`proxy`] spoils connections, [`fastcopy`] is the
+//! version 1 peer from PyPI in the Python environment of [`venv`].
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper that fails is a failed test")]
 
 pub mod compare;
 pub mod fastcopy;
 pub mod process;
+pub mod proxy;
 pub mod rsync;
 pub mod sentinel;
 pub mod tree;

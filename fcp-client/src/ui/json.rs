@@ -47,7 +47,8 @@ pub(super) fn summary(summary: &Summary, totals: &super::report::Totals, code: u
         "problems": totals.problems,
         "total_bytes": totals.total_bytes,
         "sent_bytes": totals.moved_bytes,
-        "kept_bytes": totals.kept_bytes,
+        // Of a push, only the receiver knows.
+        "kept_bytes": totals.kept_bytes.max(summary.kept),
         "wire_bytes_out": totals.wire_out,
         "wire_bytes_in": totals.wire_in,
         "seconds": totals.seconds,

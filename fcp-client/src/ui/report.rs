@@ -203,7 +203,7 @@ fn print_stats(summary: &Summary, totals: &Totals) {
         ("Entries failed", totals.failed + totals.problems),
         ("Content bytes in all", totals.total_bytes),
         ("Content bytes sent", totals.moved_bytes),
-        ("Content bytes kept from an earlier run", totals.kept_bytes),
+        ("Content bytes kept from an earlier run", totals.kept_bytes.max(summary.kept)),
         ("Wire bytes written", totals.wire_out),
         ("Wire bytes read", totals.wire_in),
     ];

@@ -83,6 +83,7 @@ pub(super) fn start(options: ReceiveOptions, inlet: &Inlet) -> Arc<Session<Recei
 }
 
 pub(super) fn finish(session: &Session<ReceiveRole>, ended: Ended<()>) -> Ended<Summary> {
+    session.role.workers.end();
     if let Some(store) = session.role.store.get() {
         store.abandon();
     }
@@ -404,10 +405,13 @@ impl ReceiveRole {
     }
 
     fn finish(&self, session: &Session<Self>, store: &Store, meta: Option<FileMeta>) {
-        if let Err(WireError { text, .. }) = store.finish(meta) {
-            tracing::warn!("failed to finish the destination directory: {text}");
+        match store.finish(meta) {
+            Ok(()) => session.machine().handle_finished(session.now()),
+            // The root is no entry that a result could be given for, and must not look done.
+            Err(WireError { text, .. }) => session.fail(SessionError::Local(format!(
+                "failed to finish the destination directory: {text}"
+            ))),
         }
-        session.machine().handle_finished(session.now());
     }
 
     /// A worker or the local plane has fed the machine: do what follows from it.

@@ -291,13 +291,18 @@ impl Store {
             return Vec::new();
         }
         let path = file.path();
-        let partials: Vec<_> = {
+        let mut partials: Vec<_> = {
             let dead = self.dead.lock().unwrap_or_else(PoisonError::into_inner);
             dead.iter().filter_map(|run| run.take(&path, &file.version)).collect()
         };
-        let Some(best) = partials.into_iter().max_by_key(|p| p.kept.len()) else {
+        partials.sort_by_key(|p| p.kept.len());
+        let Some(best) = partials.pop() else {
             return Vec::new();
         };
+        // Now and not at the end: runs that crash again and again would leave one after the other.
+        partials
+            .iter()
+            .for_each(|worse| drop(file.dir.open_io().map(|(_, d)| d.unlink(&worse.temp))));
         self.adopt(file, &path, &best).unwrap_or_else(|error| {
             tracing::info!("cannot resume {path}: {error}");
             Vec::new()
