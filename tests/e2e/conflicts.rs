@@ -146,19 +146,28 @@ fn a_copy_onto_itself_changes_nothing() {
     assert_unchanged(&before, &src);
 }
 
-/// rsync copies what it listed before it began, and says nothing.
+/// As cp: rsync copies as much of its own copies as it comes across.
 #[test]
-fn a_directory_copied_into_itself_ends_and_keeps_its_files() {
+fn a_directory_is_not_copied_into_itself() {
     let dir = scratch();
-    for dst in ["src/new", "src/docs", "src/docs/deep/er"] {
+    // The last two name the whole source, of which nothing is left then.
+    for dst in ["src/new", "src/new/er", "src/docs", "src/docs/deep/er", "src", "src/"] {
         let src = dir.path().join("src");
         tree::small(&src);
         let before = tree_text(&src);
-        let told = local(&[&src, &dir.path().join(dst)]);
-        assert!(!told.timed_out, "{dst}");
+        let mut command = fcp();
+        let told = ended(command.arg("--mkpath").arg(&src).arg(dir.path().join(dst)));
+        if dst.starts_with("src/new") {
+            told.assert_success();
+        } else {
+            told.assert_code(23);
+            assert!(told.stderr_text().contains("not copied into itself"), "{told:?}");
+        }
         let after = tree_text(&src);
         assert!(before.iter().all(|file| after.contains(file)), "{dst}: {told:?}");
-        assert!(after.len() <= 3 * before.len(), "{dst}: it copied its copies: {}", after.len());
+        assert!(after.len() <= 2 * before.len(), "{dst}: {after:?}");
+        let copied = dst != "src" && dst != "src/";
+        assert_eq!(dir.path().join(dst).join("src/script.sh").exists(), copied, "{dst}");
         fs::remove_dir_all(&src).unwrap();
     }
 }

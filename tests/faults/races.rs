@@ -207,9 +207,7 @@ fn f05_f06_a_source_that_changes_while_it_is_sent() {
             let now = now.filter(fs::Metadata::is_file).map(|_| fs::read(source.join("m-large")));
             let is_known = match &whole {
                 None => code != 0,
-                Some(bytes) => {
-                    *bytes == before || now.is_some_and(|now| now.unwrap() == *bytes)
-                }
+                Some(bytes) => *bytes == before || now.is_some_and(|now| now.unwrap() == *bytes),
             };
             assert!(is_known, "a mixed file: {told}");
             for n in 0..10 {
@@ -269,7 +267,8 @@ fn f12_two_fcp_into_the_same_destination_at_once() {
             tree::build(&b, &items(2_000));
             fs::create_dir(&dst).unwrap();
             let daemon = fcpd();
-            let both = [&a, &b].map(|from| start(&mut way.command(2, from, &dst, |p| daemon.url(p))));
+            let both =
+                [&a, &b].map(|from| start(&mut way.command(2, from, &dst, |p| daemon.url(p))));
             let both = both.map(|running| running.finish(LIMIT));
             for finished in &both {
                 assert!(!finished.timed_out, "it hangs: {finished:?}");
