@@ -46,6 +46,46 @@ pub struct WalkOptions {
     pub recursive: bool,
     /// Announce symbolic links; otherwise they are reported.
     pub links: bool,
+    /// Where the copy goes, if that is on this machine: never copied into itself.
+    pub destination: Option<Place>,
+}
+
+/// A directory, or where one will be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Device and inode of the directory, or of the one that is to hold it.
+    holder: (u64, u64),
+    /// Its name in there, unless it is there already.
+    name: Option<Name>,
+}
+
+impl Place {
+    /// The place that `path` names; `None` where nothing can be.
+    pub fn of(path: &[u8]) -> Option<Place> {
+        let mut path = if path.is_empty() { b"." } else { path };
+        let mut name = None;
+        loop {
+            if let Ok(stat) = Dir::open_user(user_path(path)).and_then(|dir| dir.own_stat()) {
+                return Some(Place { holder: (stat.dev, stat.ino), name });
+            }
+            // Missing parents are made, too: what counts is the first that is missing.
+            let end = path.iter().rposition(|b| *b != b'/')? + 1;
+            let start = path[..end].iter().rposition(|b| *b == b'/').map_or(0, |at| at + 1);
+            name = Some(Name::new(&path[start..end]).ok()?);
+            path = if start == 0 { b"." } else { &path[..start] };
+        }
+    }
+
+    /// Whether it is the directory `name` of `parent`, whose stat is `child`.
+    fn is(&self, parent: &Dir, name: &Name, child: &Stat) -> bool {
+        match &self.name {
+            None => self.holder == (child.dev, child.ino),
+            Some(own) if own == name => {
+                parent.own_stat().is_ok_and(|stat| self.holder == (stat.dev, stat.ino))
+            }
+            Some(_) => false,
+        }
+    }
 }
 
 /// Takes what a walk finds; `None` or `false` ends the walk. Ids in entries are for it to set.
@@ -214,9 +254,11 @@ impl Walker<'_> {
         let path = level.dir.path().join_unbounded(name);
         let opened = level.dir.get().and_then(|dir| {
             let child = Arc::new(dir.open_child_nofollow(name)?);
-            Ok((child.own_stat()?, child))
+            let stat = child.own_stat()?;
+            let place = self.options.destination.as_ref();
+            Ok((stat, child, place.is_some_and(|place| place.is(&dir, name, &stat))))
         });
-        let (stat, child) = match opened {
+        let (stat, child, is_destination) = match opened {
             Ok(opened) => opened,
             Err(error) => {
                 let shown = display_path(&level.display, &path);
@@ -226,6 +268,16 @@ impl Walker<'_> {
         if !self.options.recursive {
             self.sink.skipped(display_path(&level.display, &path), "directory");
             return Some(None);
+        }
+        if is_destination {
+            if self.options.destination.as_ref().is_some_and(|place| place.name.is_some()) {
+                // It was not there when we began.
+                return Some(None);
+            }
+            let shown = display_path(&level.display, &path);
+            let text = "it is the destination, and is not copied into itself";
+            let error = WireError::new(ErrorCode::COLLISION, text);
+            return self.sink.problem(Problem { path: shown, error }).then_some(None);
         }
         if stat.dev != level.device && is_kernel_fs(&child) {
             let shown = display_path(&level.display, &path);

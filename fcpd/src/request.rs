@@ -224,6 +224,7 @@ fn prepare_pull(
             rules,
             recursive: request.options.has(Options::RECURSIVE),
             links: request.options.has(Options::LINKS),
+            destination: None,
         },
         problems,
         report: Arc::new(NoReport),

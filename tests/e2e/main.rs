@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here is a failed test")]
 
 mod cli;
+mod conflicts;
 mod filters;
 mod gates;
 mod interop;
@@ -9,3 +10,4 @@ mod naming;
 mod programs;
 mod same;
 mod transfers;
+mod under_way;

@@ -3,18 +3,17 @@
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{MetadataExt, symlink};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use fcp_tests::compare::Compare;
-use fcp_tests::process::{Daemon, Finished};
-use fcp_tests::sentinel::Sentinel;
+use fcp_tests::process::Daemon;
 use fcp_tests::tree::{self, Item};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 
-use crate::programs::{Way, ended, fcp, fcpd, run_fcp, scratch, url};
+use crate::programs::{Way, ended, fcp, fcpd, scratch, url};
 
 /// What stands where the copy goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -319,172 +318,5 @@ fn normalise(root: &Path, began: SystemTime) {
         let time = Timespec { tv_sec: 2_000_000_000, tv_nsec: 0 };
         let times = Timestamps { last_access: time, last_modification: time };
         utimensat(CWD, root, &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
-    }
-}
-
-/// On purpose not as rsync, which removes an empty directory for a file: a directory that somebody
-/// made is not ours to remove.
-#[test]
-fn a_file_does_not_take_the_place_of_an_empty_directory() {
-    let (dir, server) = (scratch(), fcpd());
-    let src = dir.path().join("file");
-    fs::write(&src, "x").unwrap();
-    for way in Way::ALL {
-        let dst = dir.path().join(format!("{way:?}"));
-        fs::create_dir_all(dst.join("file")).unwrap();
-        let told = ended(&mut way.command(server.port(), &src, &dst));
-        told.assert_code(23);
-        assert!(told.stderr_text().contains("directory"), "{}", told.stderr_text());
-        assert!(dst.join("file").is_dir());
-    }
-}
-
-/// On purpose not as rsync, which removes the file: it may be the only copy of something that is
-/// not in the source at all.
-#[test]
-fn a_directory_does_not_take_the_place_of_a_file() {
-    let (dir, server) = (scratch(), fcpd());
-    let src = dir.path().join("src");
-    tree::build(&src, &[Item::file("dir/in", 4), Item::file("other", 4)]);
-    for way in Way::ALL {
-        let dst = dir.path().join(format!("{way:?}"));
-        tree::build(&dst, &[Item::file("dir", 3)]);
-        let told = ended(&mut way.command(server.port(), &src.join(""), &dst));
-        told.assert_code(23);
-        assert!(told.stderr_text().contains("not a directory"), "{}", told.stderr_text());
-        assert!(dst.join("dir").is_file() && dst.join("other").is_file(), "{way:?}");
-    }
-}
-
-/// On purpose not as rsync, which gives an empty directory the destination's name as if it were a
-/// file: whether a directory happens to be empty should not decide where it goes.
-#[test]
-fn an_empty_directory_goes_where_a_full_one_would() {
-    let (dir, server) = (scratch(), fcpd());
-    let src = dir.path().join("src");
-    fs::create_dir(&src).unwrap();
-    for way in Way::ALL {
-        let dst = dir.path().join(format!("{way:?}"));
-        ended(&mut way.command(server.port(), &src, &dst)).assert_success();
-        assert!(dst.join("src").is_dir(), "{way:?}");
-    }
-}
-
-/// On purpose not as rsync, where it depends on how many files the server's pattern finds whether
-/// the destination becomes a file or a directory.
-#[test]
-fn a_pattern_for_the_server_goes_into_a_directory_however_much_it_finds() {
-    let (dir, server) = (scratch(), fcpd());
-    fs::write(dir.path().join("file"), "x").unwrap();
-    for pattern in ["f*", "[f]ile"] {
-        let dst = dir.path().join(format!("out of {pattern}"));
-        let src = url(server.port(), dir.path().join(pattern).as_os_str().as_bytes());
-        run_fcp([OsString::from(src), dst.clone().into()]).assert_success();
-        assert!(dst.join("file").is_file(), "{pattern}");
-    }
-}
-
-/// On purpose not as rsync, which puts a directory in the link's place: people move a big directory
-/// to another disk and leave a link.
-#[test]
-fn a_linked_directory_at_the_destination_is_followed_beneath_the_root_only() {
-    let (dir, server) = (scratch(), fcpd());
-    let src = dir.path().join("src");
-    tree::build(&src, &[Item::file("in/new", 4), Item::file("out/new", 4)]);
-    let sentinel = Sentinel::plant(&dir.path().join("elsewhere/sentinel"));
-    for way in Way::ALL {
-        let dst = dir.path().join(format!("{way:?}"));
-        fs::create_dir_all(dst.join("real")).unwrap();
-        symlink("real", dst.join("in")).unwrap();
-        symlink(dir.path().join("elsewhere"), dst.join("out")).unwrap();
-        let told = ended(&mut way.command(server.port(), &src.join(""), &dst));
-        assert!(dst.join("in").is_symlink() && dst.join("real/new").exists(), "{way:?}");
-        sentinel.assert_untouched();
-        let outside = dst.join("out");
-        assert!(told.code() == Some(23) || !outside.is_symlink(), "{way:?}: {told:?}");
-    }
-}
-
-#[test]
-fn a_missing_source_does_not_hold_up_the_others() {
-    let (dir, server) = (scratch(), fcpd());
-    let src = dir.path().join("here");
-    fs::write(&src, "x").unwrap();
-    let dst = dir.path().join("dst");
-    let remote = |path: &Path| OsString::from(url(server.port(), path.as_os_str().as_bytes()));
-    let missing = dir.path().join("missing");
-    let runs: [(&str, [OsString; 3]); 3] = [
-        ("push", [missing.clone().into(), src.clone().into(), remote(&dst)]),
-        ("pull", [remote(&missing), remote(&src), dst.clone().into()]),
-        ("local", [missing.into(), src.into(), dst.clone().into()]),
-    ];
-    for (what, operands) in runs {
-        let told = run_fcp(operands);
-        told.assert_code(23);
-        assert!(told.stderr_text().contains("missing: "), "{what}: {}", told.stderr_text());
-        // Two operands, so the destination is a directory whatever became of the first.
-        assert!(dst.join("here").exists(), "{what}");
-        fs::remove_dir_all(&dst).unwrap();
-    }
-}
-
-fn tree_text(root: &Path) -> Vec<(PathBuf, u64)> {
-    let mut found: Vec<_> = crate::programs::snapshot(root)
-        .into_iter()
-        .filter(|(path, _)| path.is_file())
-        .map(|(path, _)| (path.clone(), fs::metadata(path).unwrap().size()))
-        .collect();
-    found.sort();
-    found
-}
-
-fn local(args: &[&Path]) -> Finished {
-    ended(fcp().args(args))
-}
-
-#[test]
-fn a_copy_onto_itself_changes_nothing() {
-    let dir = scratch();
-    let src = dir.path().join("src");
-    tree::small(&src);
-    let before = crate::programs::snapshot(&src);
-    local(&[&src, dir.path()]).assert_success();
-    local(&[&src.join(""), &src]).assert_success();
-    local(&[&src.join("one"), &src.join("one")]).assert_success();
-    local(&[&src.join("one"), &src]).assert_success();
-    ended(fcp().arg("-c").args([&src, dir.path()])).assert_success();
-    crate::programs::assert_unchanged(&before, &src);
-}
-
-/// rsync copies what it listed before it began, and says nothing.
-#[test]
-fn a_directory_copied_into_itself_ends_and_keeps_its_files() {
-    let dir = scratch();
-    for dst in ["src/new", "src/docs", "src/docs/deep/er"] {
-        let src = dir.path().join("src");
-        tree::small(&src);
-        let before = tree_text(&src);
-        let told = local(&[&src, &dir.path().join(dst)]);
-        assert!(!told.timed_out, "{dst}");
-        let after = tree_text(&src);
-        assert!(before.iter().all(|file| after.contains(file)), "{dst}: {told:?}");
-        assert!(after.len() <= 3 * before.len(), "{dst}: it copied its copies: {}", after.len());
-        fs::remove_dir_all(&src).unwrap();
-    }
-}
-
-#[test]
-fn a_directory_pushed_into_itself_ends_too() {
-    let (dir, server) = (scratch(), fcpd());
-    for way in [Way::Push, Way::Pull] {
-        let src = dir.path().join("src");
-        tree::small(&src);
-        let before = tree_text(&src);
-        let told = ended(&mut way.command(server.port(), &src, &src.join("new")));
-        assert!(!told.timed_out);
-        let after = tree_text(&src);
-        assert!(before.iter().all(|file| after.contains(file)), "{told:?}");
-        assert!(after.len() <= 3 * before.len(), "it copied its copies: {}", after.len());
-        fs::remove_dir_all(&src).unwrap();
     }
 }

@@ -13,7 +13,7 @@ use fcp_common::fs::{DirPool, umask};
 use fcp_common::select::operand::has_magic;
 use fcp_common::select::{Rule, RuleSet, Wanted};
 use fcp_common::transfer::Config;
-use fcp_common::walk::{SourceRoot, WalkOptions, io_error};
+use fcp_common::walk::{Place, SourceRoot, WalkOptions, io_error};
 use fcp_proto::packet::{self, Durability, Options, Problem, Request, Summary};
 use fcp_proto::version::{Agreed, Hello, negotiate};
 
@@ -131,7 +131,8 @@ impl Job<'_> {
         receive.config.report = false;
         receive.report = Arc::new(engine::NoReport);
         receive.counters = Arc::default();
-        let send = self.send_options(agreed, RequestBy::Nobody, roots, problems);
+        let mut send = self.send_options(agreed, RequestBy::Nobody, roots, problems);
+        send.walk.destination = Place::of(to);
         let inlet = Inlet::new();
         let runtime = runtime()?;
         let kept = Arc::clone(&receive.counters);
@@ -242,6 +243,7 @@ impl Job<'_> {
             rules: self.rules.clone(),
             recursive: self.options.recursive(),
             links: self.options.links(),
+            destination: None,
         };
         let (report, counters) = (self.reporter.clone(), Arc::clone(&self.counters));
         SendOptions { agreed, request, roots, walk, problems, report, counters }
