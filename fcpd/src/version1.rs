@@ -35,8 +35,7 @@ const IDLE: Duration = Duration::from_secs(IDLE_SECS as u64);
 pub(crate) async fn serve(server: &Server, mut stream: TcpStream, opening: Opening, uid: u32) {
     let inlet = Inlet::new();
     // The session's id is valid as long as its registration is held.
-    let opened =
-        server.sessions.open(uid, server.config.connections, join_to(&inlet, IDLE));
+    let opened = server.sessions.open(uid, server.config.connections, join_to(&inlet, IDLE));
     let (registration, permit) = match opened {
         Ok(opened) => opened,
         Err(why) => {
