@@ -1,17 +1,17 @@
 //! Reaches an fcpd on this machine: connects, looks who listens, greets, attaches.
+//!
+//! All of it blocks, each step for [`PATIENCE`] at most; nothing else is to be done meanwhile.
 
-use std::io;
-use std::net::SocketAddr;
-use std::time::Duration;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
 
 use fcp_common::engine::Duplex;
 use fcp_common::peer::server_uid;
-use fcp_proto::frame::{HEAD_LEN, Head};
-use fcp_proto::packet::{Opening, PullOpening, PushOpening, Reply};
+use fcp_common::version1::{HandshakeError, Opened, read_reply};
+use fcp_proto::SessionId;
+use fcp_proto::packet::{Opening, PullOpening, PushOpening};
 use fcp_proto::version::{Agreed, Hello, IDLE_SECS};
-use fcp_proto::{Flag, SessionId};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use crate::error::CliError;
 
@@ -39,20 +39,21 @@ pub struct Session {
 ///
 /// # Errors
 /// [`CliError::Connect`], before any path or content was sent when the listener is not ours.
-pub async fn open(
+pub fn open(
     server: SocketAddr,
     purpose: &Purpose,
     connections: u16,
     protocol: Option<u16>,
 ) -> Result<Session, CliError> {
     let failed = |reason: String| CliError::Connect { server: server.to_string(), reason };
-    let mut first = dial(server).await.map_err(&failed)?;
-    let reply = within(greet(&mut first, purpose, connections, protocol)).await.map_err(&failed)?;
+    let mut first = dial(server).map_err(&failed)?;
+    let Opened { reply, early } =
+        greet(&mut first, purpose, connections, protocol).map_err(&failed)?;
     let wanted = reply.agreed.as_ref().map_or(connections, |a| a.connections.min(connections));
     let mut streams = vec![first];
     for _ in 1..wanted {
         // Fewer connections are slower, not wrong.
-        match attach(server, reply.sid).await {
+        match attach(server, reply.sid) {
             Ok(stream) => streams.push(stream),
             Err(reason) => {
                 tracing::info!("no further connection: {reason}");
@@ -60,17 +61,32 @@ pub async fn open(
             }
         }
     }
-    let idle = reply.agreed.as_ref().map_or(IDLE_SECS, |a| a.idle_secs);
-    let conns = streams.into_iter().map(|stream| duplex(stream, idle)).collect::<io::Result<_>>();
-    let conns = conns.map_err(|error| failed(error.to_string()))?;
-    Ok(Session { agreed: reply.agreed, conns })
+    let conns = duplexes(streams, early, reply.agreed.as_ref());
+    Ok(Session { conns: conns.map_err(|error| failed(error.to_string()))?, agreed: reply.agreed })
+}
+
+fn duplexes(
+    streams: Vec<TcpStream>,
+    early: Vec<u8>,
+    agreed: Option<&Agreed>,
+) -> io::Result<Vec<Duplex>> {
+    let idle = Duration::from_secs(agreed.map_or(IDLE_SECS, |a| a.idle_secs).into());
+    let mut streams = streams.into_iter().map(|stream| Duplex::tcp(stream, idle));
+    let mut conns = Vec::new();
+    if let Some(first) = streams.next().transpose()? {
+        conns.push(if early.is_empty() { first } else { first.after(early) });
+    }
+    for conn in streams {
+        conns.push(conn?);
+    }
+    Ok(conns)
 }
 
 /// Connects, and makes sure that the listener is ours or root's before anything is sent.
-async fn dial(server: SocketAddr) -> Result<TcpStream, String> {
-    let stream =
-        within(async { TcpStream::connect(server).await.map_err(|e| connect_help(&e)) }).await?;
+fn dial(server: SocketAddr) -> Result<TcpStream, String> {
+    let stream = TcpStream::connect_timeout(&server, PATIENCE).map_err(|e| connect_help(&e))?;
     stream.set_nodelay(true).map_err(|e| e.to_string())?;
+    stream.set_write_timeout(Some(PATIENCE)).map_err(|e| e.to_string())?;
     let local = stream.local_addr().map_err(|e| e.to_string())?;
     let owner = server_uid(&stream, server, local)
         .map_err(|unknown| format!("nobody can tell who listens there ({unknown})"))?;
@@ -86,88 +102,102 @@ fn connect_help(error: &io::Error) -> String {
         io::ErrorKind::ConnectionRefused => {
             "nobody listens there; start it with: fcpd -d".to_owned()
         }
-        _ => error.to_string(),
+        _ => io_help(error),
     }
 }
 
-async fn greet(
+fn greet(
     stream: &mut TcpStream,
     purpose: &Purpose,
     connections: u16,
     protocol: Option<u16>,
-) -> Result<Reply, String> {
+) -> Result<Opened, String> {
     let fcp = (protocol != Some(1)).then(|| Hello::ours(connections));
     let (asked, offer) = (fcp.is_some(), fcp.clone());
+    // What version 2 asks for follows in REQUEST, so that it may be what version 1 cannot say.
     let mut out = Vec::new();
-    if opening(purpose, fcp.clone()).encode(&mut out).is_none() {
-        // Too long for a frame: what counts follows in REQUEST, which may be longer.
-        let short = Purpose::Push(Vec::new());
-        opening(&short, fcp).encode(&mut out).ok_or("the request is too long")?;
+    let sayable = purpose.say(fcp.clone(), &mut out);
+    if sayable.is_err() && asked {
+        let nothing = Purpose::Pull(Vec::new());
+        nothing.say(fcp, &mut out)?;
+    } else {
+        sayable.clone()?;
     }
-    stream.write_all(&out).await.map_err(|e| e.to_string())?;
-    let (flag, payload) = read_frame(stream).await?;
-    let frame = fcp_proto::frame::Frame { flag, payload: &payload };
-    let reply = Reply::decode(frame).map_err(|violation| violation.to_string())?;
-    match (&reply.agreed, protocol) {
+    stream.write_all(&out).map_err(|e| io_help(&e))?;
+    let pull = sayable.is_err() || matches!(purpose, Purpose::Pull(_));
+    let mut reader = UntilThen { stream, end: Instant::now() + PATIENCE };
+    let opened = read_reply(&mut reader, pull).map_err(|error| match error {
+        HandshakeError::Io(error) => io_help(&error),
+        other => other.to_string(),
+    })?;
+    match (&opened.reply.agreed, protocol) {
         (None, Some(2)) => Err("it speaks only version 1".to_owned()),
         (Some(agreed), _) if offer.as_ref().is_some_and(|ours| !agreed.is_within(ours)) => {
             Err("it agreed on more than was offered".to_owned())
         }
+        (None, _) => sayable.map(|()| opened),
         (Some(_), _) if !asked => Err("it answered with what was not asked for".to_owned()),
-        _ => Ok(reply),
+        (Some(_), _) if !opened.early.is_empty() => Err("it sent too much at once".to_owned()),
+        _ => Ok(opened),
     }
 }
 
-fn opening(purpose: &Purpose, fcp: Option<Hello>) -> Opening {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let user = std::env::var("USER").unwrap_or_default();
-    match purpose {
-        Purpose::Push(dst) => Opening::Push(PushOpening { user, dst: text(dst), fcp }),
-        Purpose::Pull(srcs) => Opening::Pull(PullOpening {
-            user,
-            srcs: srcs.iter().map(|s| text(s)).collect(),
-            include: "*".to_owned(),
-            exclude: Vec::new(),
-            fcp,
-        }),
+impl Purpose {
+    /// Appends the opening, if version 1 could be told all of it, too.
+    fn say(&self, fcp: Option<Hello>, out: &mut Vec<u8>) -> Result<(), String> {
+        let text = |bytes: &[u8]| {
+            String::from_utf8(bytes.to_vec())
+                .map_err(|_| "it speaks only version 1, which needs paths in UTF-8".to_owned())
+        };
+        let user = std::env::var("USER").unwrap_or_default();
+        let opening = match self {
+            Purpose::Push(dst) => Opening::Push(PushOpening { user, dst: text(dst)?, fcp }),
+            Purpose::Pull(srcs) => Opening::Pull(PullOpening {
+                user,
+                srcs: srcs.iter().map(|src| text(src)).collect::<Result<_, _>>()?,
+                include: "*".to_owned(),
+                exclude: Vec::new(),
+                fcp,
+            }),
+        };
+        let too_long = || "it speaks only version 1, and the request is too long for that";
+        Ok(opening.encode(out).ok_or_else(too_long)?)
     }
 }
 
-async fn attach(server: SocketAddr, sid: SessionId) -> Result<TcpStream, String> {
-    let mut stream = dial(server).await?;
+fn attach(server: SocketAddr, sid: SessionId) -> Result<TcpStream, String> {
+    let mut stream = dial(server)?;
     let mut out = Vec::new();
     Opening::Attach(sid).encode(&mut out).ok_or("ATTACH does not fit a frame")?;
-    within(async { stream.write_all(&out).await.map_err(|e| e.to_string()) }).await?;
+    stream.write_all(&out).map_err(|e| io_help(&e))?;
     Ok(stream)
 }
 
-/// Reads exactly one frame, so that nothing behind it is taken from the engine.
-async fn read_frame(stream: &mut TcpStream) -> Result<(Flag, Vec<u8>), String> {
-    let mut head = [0; HEAD_LEN];
-    let hung_up = |error: io::Error| match error.kind() {
-        io::ErrorKind::UnexpectedEof => "it hung up; its log says why".to_owned(),
+/// A stream that is read until a moment and no longer.
+struct UntilThen<'a> {
+    stream: &'a TcpStream,
+    end: Instant,
+}
+
+impl Read for UntilThen<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let left = self.end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.stream.set_read_timeout(Some(left))?;
+        self.stream.read(buf)
+    }
+}
+
+fn io_help(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => {
+            "it hung up; its log says why".to_owned()
+        }
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            format!("no answer within {} seconds", PATIENCE.as_secs())
+        }
         _ => error.to_string(),
-    };
-    stream.read_exact(&mut head).await.map_err(hung_up)?;
-    let head = Head::from_bytes(head);
-    let mut payload = vec![0; head.len.into()];
-    stream.read_exact(&mut payload).await.map_err(hung_up)?;
-    if Head::of(head.flag, &payload) != head {
-        return Err("its answer is damaged".to_owned());
     }
-    if matches!(head.flag, Flag::ERROR) {
-        let error = fcp_proto::coding::decode_exact::<fcp_proto::packet::WireError>(&payload);
-        let text = error.map_or_else(|e| e.to_string(), |e| e.text);
-        return Err(fcp_proto::escape_text(&text));
-    }
-    Ok((head.flag, payload))
-}
-
-async fn within<T>(doing: impl Future<Output = Result<T, String>>) -> Result<T, String> {
-    let timeout = |_| format!("no answer within {} seconds", PATIENCE.as_secs());
-    tokio::time::timeout(PATIENCE, doing).await.map_err(timeout)?
-}
-
-fn duplex(stream: TcpStream, idle_secs: u16) -> io::Result<Duplex> {
-    Duplex::tcp(stream.into_std()?, Duration::from_secs(idle_secs.into()))
 }

@@ -150,7 +150,7 @@ async fn greet(server: &Server, mut stream: TcpStream, uid: u32, theirs: &Hello)
     };
     let inlet = Inlet::new();
     // The session's id is valid as long as its registration is held.
-    let opened = server.sessions.open(uid, agreed.connections, join_to(&inlet, &agreed));
+    let opened = server.sessions.open(uid, agreed.connections, join_to(&inlet, idle(&agreed)));
     let (registration, permit) = match opened {
         Ok(opened) => opened,
         Err(why) => {
@@ -188,9 +188,8 @@ async fn first_exchange(
 }
 
 /// How further connections come to the session that `inlet` feeds.
-fn join_to(inlet: &Inlet, agreed: &Agreed) -> Join {
+pub(crate) fn join_to(inlet: &Inlet, idle: Duration) -> Join {
     let connections = inlet.connections();
-    let idle = idle(agreed);
     Box::new(move |stream, permit| match Duplex::tcp(stream, idle) {
         Ok(duplex) => connections.add(duplex.with_guard(permit)),
         Err(error) => tracing::debug!("lost a connection while it joined: {error}"),

@@ -215,7 +215,7 @@ fn prepare_pull(
     let pairs = request.rules.iter().map(|rule| (rule.action, rule.pattern.as_slice()));
     let rules = RuleSet::from_wire(pairs)
         .map_err(|error| WireError::new(ErrorCode::USAGE, error.to_string()))?;
-    let (roots, problems) = open_sources(&request.paths, &config.home);
+    let (roots, problems) = open_sources(&request.paths, &config.home, SourceRoot::open);
     Ok(Prepared::Send(Box::new(SendOptions {
         agreed: agreed.clone(),
         request: RequestBy::Peer,
@@ -233,7 +233,11 @@ fn prepare_pull(
 }
 
 /// Opens what can be opened; the rest is told to the client, which goes on with what there is.
-fn open_sources(paths: &[Vec<u8>], home: &Path) -> (Vec<SourceRoot>, Vec<Problem>) {
+pub(crate) fn open_sources(
+    paths: &[Vec<u8>],
+    home: &Path,
+    open: impl Fn(&[u8], &Arc<DirPool>) -> io::Result<SourceRoot>,
+) -> (Vec<SourceRoot>, Vec<Problem>) {
     let pool = DirPool::new(OPEN_DIRS);
     let (mut roots, mut problems) = (Vec::new(), Vec::new());
     for typed in paths {
@@ -245,7 +249,7 @@ fn open_sources(paths: &[Vec<u8>], home: &Path) -> (Vec<SourceRoot>, Vec<Problem
             }
         };
         for operand in operands {
-            match SourceRoot::open(&operand, &pool) {
+            match open(&operand, &pool) {
                 Ok(root) => roots.push(root),
                 Err(error) => {
                     let path = as_typed(home, typed, operand);
@@ -257,19 +261,30 @@ fn open_sources(paths: &[Vec<u8>], home: &Path) -> (Vec<SourceRoot>, Vec<Problem
     (roots, problems)
 }
 
-/// A path of a request as the system takes it: what is relative is below `home`.
-fn resolve(home: &Path, typed: &[u8]) -> Vec<u8> {
+/// A path of a request as the system takes it: what is relative is below `home`, as is what follows
+/// `~/`.
+pub(crate) fn resolve(home: &Path, typed: &[u8]) -> Vec<u8> {
     if typed.starts_with(b"/") {
         return typed.to_vec();
     }
-    [home.as_os_str().as_bytes(), b"/", typed].concat()
+    let (_, below) = split_home(typed);
+    [home.as_os_str().as_bytes(), b"/", below].concat()
+}
+
+/// The spelling of home in front of a path, and the rest.
+fn split_home(typed: &[u8]) -> (&[u8], &[u8]) {
+    match typed {
+        b"~" => (b"~/", b""),
+        [b'~', b'/', ..] => typed.split_at(2),
+        _ => (b"", typed),
+    }
 }
 
 /// What `typed` became, as its user would name it.
 fn as_typed(home: &Path, typed: &[u8], operand: Vec<u8>) -> Vec<u8> {
     let prefix = resolve(home, b"");
     match operand.strip_prefix(prefix.as_slice()) {
-        Some(relative) if !typed.starts_with(b"/") => relative.to_vec(),
+        Some(below) if !typed.starts_with(b"/") => [split_home(typed).0, below].concat(),
         _ => operand,
     }
 }
@@ -294,13 +309,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn relative_paths_are_below_home_and_nothing_is_expanded() {
+    fn relative_paths_are_below_home_and_only_the_tilde_is_expanded() {
         let home = Path::new("/home/a");
         for (typed, resolved) in [
             ("", "/home/a/"),
             ("x/y", "/home/a/x/y"),
             ("/etc", "/etc"),
-            ("~/x", "/home/a/~/x"),
+            ("~", "/home/a/"),
+            ("~/x", "/home/a/x"),
+            ("~x", "/home/a/~x"),
+            ("./~", "/home/a/./~"),
             ("$HOME", "/home/a/$HOME"),
         ] {
             assert_eq!(resolve(home, typed.as_bytes()), resolved.as_bytes());
@@ -321,10 +339,11 @@ mod tests {
     fn what_cannot_be_opened_becomes_a_problem_and_the_rest_goes_on() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("here"), "1").unwrap();
-        let paths = [b"gone".to_vec(), b"here".to_vec(), b"no*".to_vec()];
-        let (roots, problems) = open_sources(&paths, dir.path());
+        let paths = [b"~/gone".to_vec(), b"here".to_vec(), b"no*".to_vec()];
+        let (roots, problems) = open_sources(&paths, dir.path(), SourceRoot::open);
         assert_eq!(roots.len(), 1);
-        assert_eq!(problems.len(), 2);
+        let named: Vec<_> = problems.iter().map(|p| p.path.as_slice()).collect();
+        assert_eq!(named, [b"~/gone".as_slice(), b"no*"]);
         assert!(problems.iter().all(|p| p.error.code == ErrorCode::NOT_FOUND));
     }
 

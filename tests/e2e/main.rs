@@ -5,7 +5,6 @@ mod cli;
 mod conflicts;
 mod filters;
 mod gates;
-mod interop;
 mod naming;
 mod programs;
 mod same;

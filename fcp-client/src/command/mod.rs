@@ -1,6 +1,7 @@
 //! What each command does: from operands and options to a session and its exit code.
 
 mod transfer;
+mod version1;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;

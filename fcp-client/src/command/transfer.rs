@@ -19,7 +19,7 @@ use fcp_proto::version::{Agreed, Hello, negotiate};
 
 use super::Direction;
 use crate::cli::{FsyncArg, TransferOptions};
-use crate::connect::{self, Purpose};
+use crate::connect::{self, Purpose, Session};
 use crate::error::CliError;
 use crate::target::Target;
 use crate::ui::Reporter;
@@ -61,11 +61,12 @@ pub(crate) fn run(
     Ok(reporter.finish(summary))
 }
 
-struct Job<'a> {
-    options: &'a TransferOptions,
-    rules: RuleSet,
-    counters: Arc<Counters>,
-    reporter: Arc<Reporter>,
+/// A transfer as it was asked for.
+pub(super) struct Job<'a> {
+    pub(super) options: &'a TransferOptions,
+    pub(super) rules: RuleSet,
+    pub(super) counters: Arc<Counters>,
+    pub(super) reporter: Arc<Reporter>,
 }
 
 impl Job<'_> {
@@ -78,19 +79,21 @@ impl Job<'_> {
         let single =
             roots.len() == 1 && problems.is_empty() && roots.iter().all(SourceRoot::is_single);
         let request = self.request(packet::Direction::Push, vec![path.clone()], single);
-        let purpose = Purpose::Push(path.clone());
-        self.with_session(*server, &purpose, |agreed, conns, inlet| {
-            engine::send(
-                self.send_options(agreed, RequestBy::Us(request), roots, problems),
-                conns,
-                inlet,
-            )
-        })
+        let session = self.connect(*server, &Purpose::Push(path.clone()), self.options.protocol)?;
+        let Some(agreed) = session.agreed else {
+            return self.push_version1(session.conns, Sources { roots, problems, single });
+        };
+        let options = self.send_options(agreed, RequestBy::Us(request), roots, problems);
+        run_session(|inlet| engine::send(options, session.conns, inlet))
     }
 
     fn pull(&self, sources: &[Target], destination: &Target) -> Result<Summary, CliError> {
         let Target::Local(to) = destination else { return Err(not_remote()) };
         let (server, paths) = one_server(sources)?;
+        let session = self.connect(server, &Purpose::Pull(paths.clone()), self.options.protocol)?;
+        let Some(agreed) = session.agreed else {
+            return self.pull_version1(server, session.conns, &paths, to);
+        };
         let wanted = Wanted::from_sources(&paths);
         // A pattern above the name may find that name in several directories.
         let one_thing = wanted.single_name().is_some()
@@ -98,20 +101,14 @@ impl Job<'_> {
             && !paths.iter().any(|path| has_magic(path));
         // Only the server knows whether the one name is a directory: its first entry tells.
         let destination = self.destination(to, one_thing);
-        let request = self.request(packet::Direction::Pull, paths.clone(), one_thing);
+        let request = self.request(packet::Direction::Pull, paths, one_thing);
         let mut config = self.config();
         config.one_thing = one_thing;
         let rules = self.rules.clone();
         config.admits =
             Some(Box::new(move |path, is_dir| wanted.admits(path) && rules.admits(path, is_dir)));
-        self.with_session(server, &Purpose::Pull(paths), |agreed, conns, inlet| {
-            let request = RequestBy::Us(request);
-            engine::receive(
-                self.receive_options(agreed, request, destination, config),
-                conns,
-                inlet,
-            )
-        })
+        let options = self.receive_options(agreed, RequestBy::Us(request), destination, config);
+        run_session(|inlet| engine::receive(options, session.conns, inlet))
     }
 
     fn copy(&self, sources: &[Target], destination: &Target) -> Result<Summary, CliError> {
@@ -133,31 +130,21 @@ impl Job<'_> {
         receive.counters = Arc::default();
         let mut send = self.send_options(agreed, RequestBy::Nobody, roots, problems);
         send.walk.destination = Place::of(to);
-        let inlet = Inlet::new();
-        let runtime = runtime()?;
         let kept = Arc::clone(&receive.counters);
-        let ended =
-            run_with_signals(&runtime, inlet, move |inlet| engine::copy(send, receive, inlet));
+        let ended = run_session(|inlet| engine::copy(send, receive, inlet));
         self.counters.kept_bytes.store(kept.kept_bytes.load(Relaxed), Relaxed);
         self.counters.moved_bytes.store(kept.moved_bytes.load(Relaxed), Relaxed);
-        Ok(ended?)
+        ended
     }
 
-    fn with_session(
+    /// Opens a session of as many connections as were asked for.
+    pub(super) fn connect(
         &self,
         server: SocketAddr,
         purpose: &Purpose,
-        run: impl FnOnce(Agreed, Vec<engine::Duplex>, Inlet) -> Ended<Summary> + Send,
-    ) -> Result<Summary, CliError> {
-        let runtime = runtime()?;
-        let connections = self.options.connections.unwrap_or(CONNECTIONS);
-        let opened = connect::open(server, purpose, connections, self.options.protocol);
-        let session = runtime.block_on(opened)?;
-        let Some(agreed) = session.agreed else {
-            return Err(CliError::Unsupported("the server speaks only version 1".to_owned()));
-        };
-        let conns = session.conns;
-        Ok(run_with_signals(&runtime, Inlet::new(), move |inlet| run(agreed, conns, inlet))?)
+        protocol: Option<u16>,
+    ) -> Result<Session, CliError> {
+        connect::open(server, purpose, self.options.connections.unwrap_or(CONNECTIONS), protocol)
     }
 
     fn open_sources(&self, sources: &[Target]) -> (Vec<SourceRoot>, Vec<Problem>) {
@@ -209,7 +196,7 @@ impl Job<'_> {
         Request { direction, options, durability: self.durability(), paths, rules }
     }
 
-    fn durability(&self) -> Durability {
+    pub(super) fn durability(&self) -> Durability {
         match self.options.fsync {
             FsyncArg::None => Durability::None,
             FsyncArg::Batch => Durability::Batch,
@@ -232,6 +219,15 @@ impl Job<'_> {
         }
     }
 
+    pub(super) fn walk_options(&self) -> WalkOptions {
+        WalkOptions {
+            rules: self.rules.clone(),
+            recursive: self.options.recursive(),
+            links: self.options.links(),
+            destination: None,
+        }
+    }
+
     fn send_options(
         &self,
         agreed: Agreed,
@@ -239,12 +235,7 @@ impl Job<'_> {
         roots: Vec<SourceRoot>,
         problems: Vec<Problem>,
     ) -> SendOptions {
-        let walk = WalkOptions {
-            rules: self.rules.clone(),
-            recursive: self.options.recursive(),
-            links: self.options.links(),
-            destination: None,
-        };
+        let walk = self.walk_options();
         let (report, counters) = (self.reporter.clone(), Arc::clone(&self.counters));
         SendOptions { agreed, request, roots, walk, problems, report, counters }
     }
@@ -260,6 +251,21 @@ impl Job<'_> {
         let durability = self.durability();
         ReceiveOptions { agreed, request, destination, config, durability, report, counters }
     }
+}
+
+/// Sources that were opened, and those that could not be.
+pub(super) struct Sources {
+    pub(super) roots: Vec<SourceRoot>,
+    pub(super) problems: Vec<Problem>,
+    /// There is one, and it is no directory.
+    pub(super) single: bool,
+}
+
+/// Runs a session to its end.
+pub(super) fn run_session(
+    run: impl FnOnce(Inlet) -> Ended<Summary> + Send,
+) -> Result<Summary, CliError> {
+    Ok(run_with_signals(&runtime()?, Inlet::new(), run)?)
 }
 
 /// Runs a session on a thread of its own; SIGINT, SIGTERM and SIGHUP end it.

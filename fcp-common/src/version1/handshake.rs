@@ -42,12 +42,17 @@ pub enum HandshakeError {
 pub fn read_reply(reader: &mut dyn Read, pull: bool) -> Result<Opened, HandshakeError> {
     let state = if pull { State::ExpectSidOnPull } else { State::ExpectSid };
     let mut early = Vec::new();
-    let mut refusal = None;
+    let mut exception = None;
     loop {
         let start = early.len();
-        let flag = match (read_frame(reader, &mut early), refusal.take()) {
-            (Err(_), Some(text)) => return Err(HandshakeError::Refused(text)),
-            (read, _) => read?,
+        let flag = match (read_frame(reader, &mut early), exception.take()) {
+            (Err(error), Some(text)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                return Err(HandshakeError::Refused(text));
+            }
+            (flag, text) => {
+                exception = text;
+                flag?
+            }
         };
         let Some((frame, _)) = frame::decode(&early[start..]).map_err(Violation::from)? else {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
@@ -69,8 +74,8 @@ pub fn read_reply(reader: &mut dyn Read, pull: bool) -> Result<Opened, Handshake
             Flag::EXCEPTION if !pull => {
                 return Err(HandshakeError::Refused(escape(frame.payload)));
             }
-            // The published server still sends SID behind it; one that refuses hangs up.
-            Flag::EXCEPTION => refusal = Some(escape(frame.payload)),
+            // A sender that found nothing may say so before its server answers.
+            Flag::EXCEPTION => exception = Some(escape(frame.payload)),
             _ if early.len() > MAX_EARLY => {
                 return Err(Violation::rule(flag, "comes too long before SID").into());
             }

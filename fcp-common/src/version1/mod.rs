@@ -39,7 +39,7 @@ pub use send::{V1SendOptions, send};
 pub use sender::Sender;
 #[cfg(feature = "io")]
 pub use source::open_pull_source;
-pub use types::{Action, Finished, ReceiveConfig, Run, SendEvent, Silent, Work};
+pub use types::{Action, Admission, Admit, Finished, ReceiveConfig, Run, SendEvent, Silent, Work};
 
 /// Files that a receiver has under way at once; what the published one has.
 pub const WINDOW: usize = 8;

@@ -1,7 +1,7 @@
 //! The receiving end of version 1: readers that write chunks, workers that do what takes long.
 
 use std::io::{self, IoSlice, Write};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use fcp_proto::limits::V1_CHUNK;
@@ -10,7 +10,7 @@ use fcp_proto::v1::V1Packet;
 use fcp_proto::{ConnId, ErrorCode, FileId, Violation};
 
 use super::receiver::Receiver;
-use super::session::{Machine, Session, Side};
+use super::session::{Machine, Session, Side, locked};
 use super::store::{Keep, Store};
 use super::types::{Action, Finished, ReceiveConfig, Silent};
 use crate::engine::{
@@ -21,7 +21,8 @@ use crate::engine::{
 /// Hashing is bound by the disk or by one core each; two keep both busy.
 const WORKERS: usize = 2;
 
-/// Opens the destination once MONOFILE has come; the argument says that one file is coming.
+/// Opens the destination once the first entry has come, so that a sender that finds nothing leaves
+/// no trace; the argument says that one file is coming.
 pub type OpenDestination = Box<dyn Fn(bool) -> Result<Destination, DestinationError> + Send + Sync>;
 
 /// What to receive from a version 1 peer, and where to.
@@ -62,7 +63,8 @@ pub fn receive(options: V1ReceiveOptions, conns: Vec<Duplex>, inlet: Inlet) -> E
         options;
     let keep = Keep { perms, times, umask };
     let store = OnceLock::new();
-    let side = ReceiveSide { destination, keep, durability, store, report };
+    let root = Mutex::default();
+    let side = ReceiveSide { destination, keep, durability, root, store, report };
     let session = Session::new(side, Receiver::new(config), counters, &inlet);
     let workers = (0..WORKERS).filter_map(|_| session.spawn("fcp1-work", work)).collect();
     let ended = session.run(conns, inlet, workers);
@@ -90,6 +92,8 @@ struct ReceiveSide {
     destination: OpenDestination,
     keep: Keep,
     durability: Durability,
+    /// What MONOFILE said; held while the destination is being opened.
+    root: Mutex<bool>,
     store: OnceLock<Store>,
     report: Arc<dyn Report>,
 }
@@ -207,13 +211,23 @@ impl ReceiveSide {
     fn carry_out(&self, session: &Session<Self>, action: Action) {
         let machine = || (session.machine(), session.now());
         match action {
-            Action::OpenRoot { single } => self.open_root(session, single),
+            Action::OpenRoot { single } => {
+                *locked(&self.root) = single;
+                let (mut machine, now) = machine();
+                machine.handle_rooted(now);
+            }
             Action::MakeDir { mode, path } => {
+                if !self.has_root(session) {
+                    return;
+                }
                 let made = self.store().and_then(|store| store.make_dir(&path, mode));
                 let (mut machine, now) = machine();
                 machine.handle_dir_made(path, made, now);
             }
             Action::Begin(info) => {
+                if !self.has_root(session) {
+                    return;
+                }
                 let id = info.id;
                 Counters::add(&session.counters.total_entries, 1);
                 Counters::add(&session.counters.total_bytes, info.size);
@@ -242,16 +256,23 @@ impl ReceiveSide {
         }
     }
 
+    /// Opens the destination if it is not open; without one the session ends.
+    fn has_root(&self, session: &Session<Self>) -> bool {
+        let single = locked(&self.root);
+        if self.store.get().is_none() && !session.is_over() {
+            self.open_root(session, *single);
+        }
+        self.store.get().is_some()
+    }
+
     fn open_root(&self, session: &Session<Self>, single: bool) {
         let opened = (self.destination)(single).map_err(|error| error.to_string());
         // Only a dry run, which version 1 does not have, is without a root.
         let opened = opened.and_then(|d| Ok((d.root.ok_or("it does not exist")?, d.rule)));
         match opened {
             Ok((root, rule)) => {
-                // MONOFILE comes once, so nothing is there yet.
+                // The caller holds the lock and has looked, so nothing is there yet.
                 let _ = self.store.set(Store::open(root, rule, self.keep, self.durability));
-                let now = session.now();
-                session.machine().handle_rooted(now);
             }
             Err(error) => {
                 let text = format!("cannot use the destination: {error}");
@@ -261,7 +282,7 @@ impl ReceiveSide {
     }
 
     fn store(&self) -> Result<&Store, WireError> {
-        // The machine asks for the root before it asks for anything in it.
+        // Whatever begins is begun after the root was opened.
         self.store.get().ok_or_else(|| WireError::new(ErrorCode::INTERNAL, "there is no root"))
     }
 

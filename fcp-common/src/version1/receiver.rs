@@ -9,7 +9,7 @@ use fcp_proto::state::{Role, State, Verdict, Version, verdict};
 use fcp_proto::v1::{V1Dir, V1File, V1Packet};
 use fcp_proto::{EntryKind, ErrorCode, FileId, Flag, RelPath, Violation};
 
-use super::types::{Action, Finished, ReceiveConfig, Silent, chunks_of};
+use super::types::{Action, Admission, Finished, ReceiveConfig, Silent, chunks_of};
 use crate::range_set::RangeSet;
 
 /// READY for one file: once, and three times more.
@@ -68,6 +68,15 @@ pub struct Receiver {
 enum Early {
     Dir(V1Dir),
     File(V1File),
+}
+
+impl Early {
+    fn flag(&self) -> Flag {
+        match self {
+            Early::Dir(_) => Flag::DIR_INFO,
+            Early::File(_) => Flag::FILE_INFO,
+        }
+    }
 }
 
 struct Incoming {
@@ -372,7 +381,7 @@ impl Receiver {
             None => State::ExpectEntriesAndCount,
         };
         self.act(Action::OpenRoot { single });
-        self.early.iter().try_for_each(|entry| self.check_single(entry))
+        self.early.iter().try_for_each(|entry| self.check(entry))
     }
 
     fn handle_dir(&mut self, dir: V1Dir) -> Result<(), Violation> {
@@ -421,11 +430,6 @@ impl Receiver {
         if u64::from(id.0) >= end {
             return refuse("has a number beyond how many there are");
         }
-        if let Some(admits) = &self.config.admits
-            && !admits(path, flag == Flag::DIR_INFO)
-        {
-            return refuse("has a path that nobody asked for");
-        }
         self.used.insert(u64::from(id.0)..u64::from(id.0) + 1);
         self.announced += 1;
         self.metadata += cost(path);
@@ -436,7 +440,7 @@ impl Receiver {
     }
 
     fn keep_or_begin(&mut self, entry: Early) -> Result<(), Violation> {
-        self.check_single(&entry)?;
+        self.check(&entry)?;
         if self.exception.is_some() {
             // The session is ending.
         } else if self.rooted {
@@ -447,20 +451,40 @@ impl Receiver {
         Ok(())
     }
 
+    fn check(&self, entry: &Early) -> Result<(), Violation> {
+        if self.admission(entry) == Admission::Refuse {
+            return Err(Violation::rule(entry.flag(), "has a path that nobody asked for"));
+        }
+        self.check_single(entry)
+    }
+
+    fn admission(&self, entry: &Early) -> Admission {
+        let (path, is_dir) = match entry {
+            Early::Dir(dir) => (&dir.path, true),
+            Early::File(file) => (&file.path, false),
+        };
+        let admit = self.config.admit.as_ref();
+        admit.map_or(Admission::Take, |admit| admit(path, is_dir, self.single))
+    }
+
     /// One file means one entry, a file, directly below the root.
     fn check_single(&self, entry: &Early) -> Result<(), Violation> {
-        let (flag, is_name) = match entry {
-            Early::Dir(_) => (Flag::DIR_INFO, false),
-            Early::File(file) => (Flag::FILE_INFO, file.path.components().count() == 1),
+        let is_name = match entry {
+            Early::Dir(_) => false,
+            Early::File(file) => file.path.components().count() == 1,
         };
         if self.single && (!is_name || self.announced > 1) {
-            return Err(Violation::rule(flag, "is not the one file that was announced"));
+            return Err(Violation::rule(entry.flag(), "is not the one file that was announced"));
         }
         Ok(())
     }
 
     fn begin(&mut self, entry: Early) {
+        let skips = self.admission(&entry) == Admission::Skip;
         match entry {
+            Early::Dir(V1Dir { path, .. }) | Early::File(V1File { path, .. }) if skips => {
+                self.metadata -= cost(&path);
+            }
             Early::Dir(V1Dir { mode, path, .. }) => {
                 self.act(Action::MakeDir { mode: mode & 0o777, path });
             }

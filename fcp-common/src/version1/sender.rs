@@ -301,9 +301,10 @@ impl<S: Clone> Sender<S> {
 
     /// Whether the session is over for this end.
     pub fn is_over(&self) -> bool {
-        // After EXCEPTION a peer may simply hang up.
+        // After EXCEPTION a peer may simply hang up; without a first connection it has not heard it.
+        let has_heard = self.unsent.is_empty();
         self.state == State::ExpectNothing
-            || (self.state == State::ExpectDone && self.conns.is_empty())
+            || (self.state == State::ExpectDone && has_heard && self.conns.is_empty())
     }
 
     /// The account of a session that is over. What was not asked for counts as the same.

@@ -7,8 +7,6 @@ use fcp_proto::packet::Outcome;
 use fcp_proto::v1::V1File;
 use fcp_proto::{EntryKind, FileId, RelPath, SourceVersion};
 
-use crate::transfer::Admits;
-
 /// Consecutive chunks of one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {
@@ -52,12 +50,27 @@ pub enum SendEvent<S> {
 #[error("the peer was silent for {0} seconds")]
 pub struct Silent(pub u64);
 
+/// What becomes of an entry that is announced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It was asked for.
+    Take,
+    /// It lies where something was asked for, but is left out: version 1 senders know no rules.
+    Skip,
+    /// Nobody asked for it, which ends the session.
+    Refuse,
+}
+
+/// Judges a path, whether it is a directory's, and whether MONOFILE said that it is the only one;
+/// an entry that came before MONOFILE is judged again.
+pub type Admit = Box<dyn Fn(&RelPath, bool, bool) -> Admission + Send>;
+
 /// What was asked of the receiver.
 pub struct ReceiveConfig {
     /// Whether what was asked for can be one file: MONOFILE may say so, but never alone.
     pub may_be_single: bool,
-    /// Whether the sender may announce this path; the second argument says that it is a directory.
-    pub admits: Option<Admits>,
+    /// What to do with what is announced; `None` takes everything.
+    pub admit: Option<Admit>,
     /// Files under way at once.
     pub window: usize,
 }

@@ -65,7 +65,7 @@ pub fn send_options(operand: &Path, as_server: bool, notes: &Arc<Notes>) -> V1Se
 pub fn receive_options(to: &Path, notes: &Arc<Notes>) -> V1ReceiveOptions {
     V1ReceiveOptions {
         destination: destination_at(to.as_os_str().as_encoded_bytes().to_vec(), true),
-        config: ReceiveConfig { may_be_single: true, admits: None, window: WINDOW },
+        config: ReceiveConfig { may_be_single: true, admit: None, window: WINDOW },
         perms: true,
         times: true,
         umask: 0o022,

@@ -7,13 +7,13 @@ use fcp_proto::packet::{Outcome, WireError};
 use fcp_proto::v1::{V1Dir, V1File, V1Packet};
 use fcp_proto::{ErrorCode, FileId, RelPath, Timestamp, Violation, frame};
 
-use crate::version1::{Action, ReceiveConfig, Receiver};
+use crate::version1::{Action, Admission, Admit, ReceiveConfig, Receiver};
 
 const NOW: Duration = Duration::ZERO;
 const SIZE: u64 = 2 * V1_CHUNK as u64 + 10;
 
 fn config() -> ReceiveConfig {
-    ReceiveConfig { may_be_single: true, admits: None, window: 8 }
+    ReceiveConfig { may_be_single: true, admit: None, window: 8 }
 }
 
 fn rel(path: &str) -> RelPath {
@@ -224,11 +224,25 @@ fn d16_monofile_does_not_decide_alone() {
 }
 
 #[test]
-fn p_unasked_paths_are_refused() {
-    let admits: crate::transfer::Admits = Box::new(|path, _| path.as_bytes() == b"f0");
-    let mut r = Receiver::new(ReceiveConfig { admits: Some(admits), ..config() });
+fn p11_unasked_paths_are_refused() {
+    let admit: Admit = Box::new(|path, _, _| match path.as_bytes() {
+        b"f0" => Admission::Take,
+        _ => Admission::Refuse,
+    });
+    let mut r = Receiver::new(ReceiveConfig { admit: Some(admit), ..config() });
     assert!(give(&mut r, &[file(0, 1)]).is_ok());
     assert!(give(&mut r, &[file(1, 1)]).is_err());
+}
+
+#[test]
+fn what_rules_leave_out_is_neither_asked_for_nor_missed() {
+    let admit: Admit = Box::new(|_, _, _| Admission::Skip);
+    let mut r = Receiver::new(ReceiveConfig { admit: Some(admit), ..config() });
+    give(&mut r, &[V1Packet::Monofile(false), dir(0), file(1, 1)]).unwrap();
+    assert!(matches!(r.poll_action(), Some(Action::OpenRoot { .. })));
+    r.handle_rooted(NOW);
+    give(&mut r, &[file(2, 1), V1Packet::FileCount(3)]).unwrap();
+    assert_eq!(r.poll_action(), Some(Action::Finish));
 }
 
 #[test]

@@ -173,3 +173,10 @@ fn d04_a_silent_peer_ends_the_session() {
     assert!(s.handle_timeout(Duration::from_secs(299)).is_ok());
     assert!(s.handle_timeout(Duration::from_secs(300)).is_err());
 }
+
+#[test]
+fn nothing_to_send_is_told_even_when_it_is_known_before_the_first_connection() {
+    let mut sender: Sender<u8> = Sender::new(false, 8);
+    sender.handle_walked(Duration::ZERO);
+    assert!(!sender.is_over());
+}
