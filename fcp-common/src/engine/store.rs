@@ -500,8 +500,19 @@ impl Store {
     }
 
     fn rename(&self, file: &DestFile, temp: Temp, meta: FileMeta) -> Result<(), WireError> {
-        fs::publish(temp, &file.name, &fs_meta(meta), self.sync, &file.expected)
-            .map_err(publish_error)
+        match fs::publish(temp, &file.name, &fs_meta(meta), self.sync, &file.expected) {
+            // Somebody who copies the same file to the same place was faster: it is there.
+            Err(PublishError::DestinationChanged) if self.is_there(file, meta) => Ok(()),
+            done => done.map_err(publish_error),
+        }
+    }
+
+    /// Whether what stands under the file's name looks like what we would have put there.
+    fn is_there(&self, file: &DestFile, meta: FileMeta) -> bool {
+        let stat = file.dir.open_io().and_then(|(_, dir)| dir.stat(&file.name));
+        stat.ok().flatten().is_some_and(|s| {
+            s.kind == Kind::File && s.size == file.version.size && Some(s.mtime) == meta.mtime
+        })
     }
 
     fn end(&self, journal_no: Option<u32>) {

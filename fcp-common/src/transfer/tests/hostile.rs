@@ -256,13 +256,8 @@ fn p11_more_or_other_than_was_asked_for_is_a_violation() {
 
 #[test]
 fn links_are_made_only_where_they_were_asked_for() {
-    let mut victim = Victim::new(Config { links: false, ..config() });
-    victim.hear(Message::Entries(vec![dir(0), below(0, link(1)), link(2)])).unwrap();
-    victim.hear(Message::DirsEnd(vec![DirId(0)])).unwrap();
-    victim.hear(finish()).unwrap();
-    assert_eq!(victim.obey().iter().filter(|n| **n == "FinishDir").count(), 1);
-    assert_eq!((victim.r.summary().failed, victim.r.is_closed()), (2, false));
-    assert_eq!(victim.r.load(), (0, 0));
+    let unwanted = || Config { links: false, ..config() };
+    refused_by_receiver(unwanted, vec![("a link", vec![Message::Entries(vec![link(0)])])]);
 }
 
 fn wanted(size: u64) -> Victim {
