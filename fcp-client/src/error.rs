@@ -46,7 +46,8 @@ impl CliError {
 /// Where running the command again helps, says so.
 fn resume_hint(error: &SessionError) -> &'static str {
     match error {
-        SessionError::Lost(_) | SessionError::Cancelled | SessionError::Local(_) => {
+        SessionError::Lost(_) | SessionError::Cancelled => "; run the same command again to go on",
+        SessionError::Peer(error) if error.code == ErrorCode::CANCELLED => {
             "; run the same command again to go on"
         }
         _ => "",
@@ -69,7 +70,8 @@ fn session_exit_code(error: &SessionError) -> ExitStatus {
                 ExitStatus::FileSelection
             }
             ErrorCode::TIMEOUT => ExitStatus::Timeout,
-            ErrorCode::CANCELLED => ExitStatus::Signal,
+            // Somebody stopped the peer, not us.
+            ErrorCode::CANCELLED => ExitStatus::Stream,
             _ => ExitStatus::FileIo,
         },
     }

@@ -22,6 +22,9 @@ pub enum Target {
 /// Why an operand cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TargetError {
+    /// Nothing at all: most likely an unset variable.
+    #[error("an operand is empty; write . for the current directory")]
+    Empty,
     /// `host:path` needs ssh.
     #[error(
         "{0}: copying over ssh is not there yet; start fcpd on this machine and use \
@@ -39,6 +42,9 @@ pub enum TargetError {
 impl Target {
     /// Understands what was typed. A colon before any slash means a host, as in scp and rsync.
     pub fn parse(operand: &[u8]) -> Result<Target, TargetError> {
+        if operand.is_empty() {
+            return Err(TargetError::Empty);
+        }
         let shown = || fcp_proto::escape(operand);
         if let Some(rest) = operand.strip_prefix(b"fcp://") {
             return parse_url(rest).map_err(|problem| match problem {
@@ -173,7 +179,7 @@ mod tests {
                 "{remote}"
             );
         }
-        for local in ["./a:b", "/a:b", "a/b:c", ":x", "x", "", "..", "\u{e9}"] {
+        for local in ["./a:b", "/a:b", "a/b:c", ":x", "x", "..", "\u{e9}"] {
             assert!(Target::parse(local.as_bytes()).is_ok_and(|t| t.is_local()), "{local}");
         }
     }

@@ -47,6 +47,7 @@ codes! {
     NAME = 26, "a name that cannot be used";
     MISMATCH = 27, "the content does not match its digest";
     COLLISION = 28, "two sources have the same name";
+    SKIPPED = 30, "left out on purpose; a notice, not a failure";
     READ_ONLY = 29, "the destination is read-only";
 }
 

@@ -162,7 +162,7 @@ impl Report for Log {
         let why = escape(problem.error.text.as_bytes());
         tracing::warn!("cannot send '{}': {why}", escape(&problem.path));
     }
-    fn skipped(&self, path: Vec<u8>, why: &'static str) {
+    fn skipped(&self, path: Vec<u8>, why: &str) {
         tracing::debug!("skipping '{}': {why}", escape(&path));
     }
 }

@@ -74,7 +74,7 @@ fn understand(operands: &[OsString]) -> Result<(Vec<Target>, Target), CliError> 
             TargetError::Ssh(_) | TargetError::NotLoopback(_) => {
                 CliError::Unsupported(error.to_string())
             }
-            TargetError::Url(..) => CliError::Usage(error.to_string()),
+            TargetError::Url(..) | TargetError::Empty => CliError::Usage(error.to_string()),
         })?;
     let destination = targets.pop();
     match destination {

@@ -54,7 +54,7 @@ pub(crate) fn run(
         Ok(summary) => Ok(summary),
         Err(CliError::Session(error)) => Err(error),
         Err(other) => {
-            reporter.finish_early();
+            reporter.abort(&other);
             return Err(other);
         }
     };
@@ -133,7 +133,6 @@ impl Job<'_> {
         let kept = Arc::clone(&receive.counters);
         let ended = run_session(|inlet| engine::copy(send, receive, inlet));
         self.counters.kept_bytes.store(kept.kept_bytes.load(Relaxed), Relaxed);
-        self.counters.moved_bytes.store(kept.moved_bytes.load(Relaxed), Relaxed);
         ended
     }
 

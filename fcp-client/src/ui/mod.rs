@@ -7,6 +7,7 @@ mod report;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use exit::ExitStatus;
 pub use report::Reporter;
@@ -16,9 +17,21 @@ pub fn error(text: &str) {
     let _ = writeln!(io::stderr(), "fcp: {text}");
 }
 
+/// Whether stdout took less than it was given, though its reader had not gone away.
+static OUTPUT_FAILED: AtomicBool = AtomicBool::new(false);
+
 /// Prints a line on stdout. A reader that went away is no failure of the transfer.
 pub(crate) fn line(text: &str) {
-    let _ = writeln!(io::stdout().lock(), "{text}");
+    if let Err(why) = writeln!(io::stdout().lock(), "{text}")
+        && why.kind() != io::ErrorKind::BrokenPipe
+        && !OUTPUT_FAILED.swap(true, Relaxed)
+    {
+        error(&format!("cannot write to the standard output: {why}"));
+    }
+}
+
+fn output_failed() -> bool {
+    OUTPUT_FAILED.load(Relaxed)
 }
 
 /// Help and version as they are; a usage error as one line that says what to type.

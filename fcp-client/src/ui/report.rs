@@ -79,7 +79,8 @@ impl Reporter {
             Ok(summary) => {
                 let code = self.code();
                 self.print_end(&summary, &totals, code);
-                code
+                let unprinted = super::output_failed() && code == ExitStatus::Success;
+                if unprinted { ExitStatus::FileIo } else { code }
             }
             Err(why) => {
                 let why = CliError::Session(why);
@@ -95,8 +96,15 @@ impl Reporter {
         }
     }
 
-    /// Takes the progress away.
-    pub fn finish_early(&self) {
+    /// Ends a transfer that never began; its error is printed by the caller.
+    pub fn abort(&self, why: &CliError) {
+        self.finish_early();
+        if self.style.json {
+            print_json(&json::aborted(&why.to_string(), &self.totals(), why.exit_code() as u8));
+        }
+    }
+
+    fn finish_early(&self) {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner).finish();
     }
 
@@ -164,6 +172,9 @@ impl Report for Reporter {
         }
         let changed = !matches!(entry.outcome, Outcome::Same | Outcome::Failed(_));
         let wanted = self.style.verbose > 0 || self.style.dry_run;
+        if entry.outcome == Outcome::Same && self.style.verbose > 1 && !self.style.quiet {
+            self.print(|| line(&format!("{} is the same", fcp_proto::escape(&entry.path))));
+        }
         if changed && wanted && !self.style.quiet {
             let slash = if entry.kind == EntryKind::Dir { "/" } else { "" };
             self.print(|| line(&format!("{}{slash}", fcp_proto::escape(&entry.path))));
@@ -171,6 +182,9 @@ impl Report for Reporter {
     }
 
     fn problem(&self, problem: Problem) {
+        if problem.error.code == ErrorCode::SKIPPED {
+            return self.skipped(problem.path, &fcp_proto::escape_text(&problem.error.text));
+        }
         self.problems.fetch_add(1, Relaxed);
         self.count_vanished(&problem.error);
         self.print(|| error(&failure(&problem.path, &problem.error)));
@@ -179,7 +193,7 @@ impl Report for Reporter {
         }
     }
 
-    fn skipped(&self, path: Vec<u8>, why: &'static str) {
+    fn skipped(&self, path: Vec<u8>, why: &str) {
         if self.style.json {
             print_json(&json::skipped(&path, why));
         } else if !self.style.quiet {

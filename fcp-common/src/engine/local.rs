@@ -8,6 +8,7 @@ use std::sync::Arc;
 use fcp_proto::Violation;
 use fcp_proto::packet::Summary;
 
+use super::Counters;
 use super::conn::Duplex;
 use super::receive::{self, ReceiveOptions, ReceiveRole};
 use super::send::{self, SendOptions, SendRole, read_whole};
@@ -97,6 +98,9 @@ impl LocalPlane {
                 true => read_whole(work, content),
                 false => role.read_block(work, content),
             };
+            if read.is_ok() {
+                Counters::add(&session.counters.moved_bytes, len as u64);
+            }
             match read {
                 Ok(()) if work.whole => wholes.push((work.block.file, start..start + len, true)),
                 Ok(()) => receiver.role.take_local_block(receiver, work.block, content)?,

@@ -63,7 +63,7 @@ pub trait Report: Send + Sync {
     /// Something at the source could not be announced.
     fn problem(&self, problem: Problem);
     /// Something was left out on purpose.
-    fn skipped(&self, path: Vec<u8>, why: &'static str);
+    fn skipped(&self, path: Vec<u8>, why: &str);
 }
 
 /// Tells nobody.
@@ -73,5 +73,5 @@ pub struct NoReport;
 impl Report for NoReport {
     fn entry(&self, _: EntryReport) {}
     fn problem(&self, _: Problem) {}
-    fn skipped(&self, _: Vec<u8>, _: &'static str) {}
+    fn skipped(&self, _: Vec<u8>, _: &str) {}
 }

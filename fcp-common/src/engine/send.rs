@@ -70,12 +70,14 @@ pub(super) fn start(
     let SendOptions { agreed, request, roots, walk, problems, report, counters } = options;
     let max_frame = agreed.max_frame;
     let mut machine = Sender::new(agreed);
+    let tell_skipped = matches!(request, RequestBy::Peer);
     match request {
         RequestBy::Us(request) => machine.send(&Message::Request(request), Duration::ZERO),
         RequestBy::Peer => machine.handle_request_taken(Duration::ZERO),
         RequestBy::Nobody => {}
     }
-    let role = SendRole { report, plane, open: Mutex::default(), workers: Workers::default() };
+    let (open, workers) = (Mutex::default(), Workers::default());
+    let role = SendRole { tell_skipped, report, plane, open, workers };
     let session = Session::new(role, machine, counters, max_frame, inlet);
     let walker = Arc::clone(&session);
     spawn("fcp-walk", move || run_walker(&walker, &roots, &walk, problems))
@@ -90,6 +92,8 @@ pub(super) fn summary(session: &Session<SendRole>) -> Ended<Summary> {
 
 /// What a sender's threads share besides the machine.
 pub(super) struct SendRole {
+    /// The client is the other end, and wants to hear what was left out.
+    tell_skipped: bool,
     report: Arc<dyn Report>,
     plane: Option<LocalPlane>,
     /// Files of several blocks while they are being sent.
@@ -517,7 +521,12 @@ impl Sink for Announcer {
     }
 
     fn skipped(&mut self, path: Vec<u8>, why: &'static str) {
-        self.session.role.report.skipped(path, why);
+        let role = &self.session.role;
+        role.report.skipped(path.clone(), why);
+        if role.tell_skipped {
+            let error = WireError::new(ErrorCode::SKIPPED, why);
+            self.feed(|machine, now| machine.handle_problem(Problem { path, error }, now));
+        }
     }
 }
 

@@ -156,7 +156,7 @@ impl Store {
         let before = if made.created {
             MadeDir { created: true, mode, mtime: Timestamp::default(), widened: false }
         } else {
-            let stat = made.dir.own_stat().map_err(|e| io_error(&e))?;
+            let stat = made.dir.own_stat().map_err(|e| at_destination(&e))?;
             let mode = made.restore_mode.unwrap_or(stat.mode) as u16 & 0o777;
             let widened = made.restore_mode.is_some();
             MadeDir { created: false, mode, mtime: stat.mtime, widened }
@@ -212,12 +212,12 @@ impl Store {
             return Err(WireError::new(ErrorCode::IS_DIRECTORY, "a directory is in the way"));
         }
         let (_, dir) = parent.open()?;
-        let same_target =
-            stat.kind == Kind::Symlink && dir.read_link(name).map_err(|e| io_error(&e))? == target;
+        let same_target = stat.kind == Kind::Symlink
+            && dir.read_link(name).map_err(|e| at_destination(&e))? == target;
         if same_target {
             let Some(mtime) = mtime.filter(|t| *t != stat.mtime) else { return Ok(Outcome::Same) };
             if !self.dry_run {
-                dir.set_times(name, mtime).map_err(|e| io_error(&e))?;
+                dir.set_times(name, mtime).map_err(|e| at_destination(&e))?;
             }
             return Ok(Outcome::Metadata);
         }
@@ -239,7 +239,7 @@ impl Store {
         let one_at_a_time = temp.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let written = open.file().write_all_vectored_at(&mut slices, offset);
         drop(one_at_a_time);
-        written.map_err(|e| io_error(&e))?;
+        written.map_err(|e| at_destination(&e))?;
         if let Some(no) = temp.journal_no {
             // A block number fits: the journal refuses files of more than 2^32 blocks at begin.
             self.with_journal(|j| j.blocks(no, &[((offset / BLOCK) as u32, block)]));
@@ -255,7 +255,7 @@ impl Store {
         meta: FileMeta,
     ) -> Result<(), WireError> {
         let temp = self.create_temp(file)?;
-        temp.file().write_all_at(content, 0).map_err(|e| io_error(&e))?;
+        temp.file().write_all_at(content, 0).map_err(|e| at_destination(&e))?;
         self.rename(file, temp, meta)
     }
 
@@ -274,7 +274,7 @@ impl Store {
 
     pub(super) fn set_meta(&self, file: &DestFile, meta: FileMeta) -> Result<(), WireError> {
         let (_, dir) = file.dir.open()?;
-        let now = dir.stat(&file.name).map_err(|e| io_error(&e))?;
+        let now = dir.stat(&file.name).map_err(|e| at_destination(&e))?;
         if let (Some(now), Expected::Same(before)) = (&now, &file.expected)
             && !now.is_same_version(before)
         {
@@ -286,14 +286,14 @@ impl Store {
             }
             meta.mtime.map_or(Ok(()), |mtime| dir.set_times(&file.name, mtime))
         };
-        set().map_err(|e: io::Error| io_error(&e))
+        set().map_err(|e: io::Error| at_destination(&e))
     }
 
     /// BLAKE3 of each block of what stands under the file's name.
     pub(super) fn hash(&self, file: &DestFile) -> Result<Vec<[u8; 32]>, WireError> {
         let (_, dir) = file.dir.open()?;
         let hashes = dir.open_file(&file.name).and_then(|(f, stat)| hash_blocks(&f, stat.size));
-        hashes.map_err(|e| io_error(&e))
+        hashes.map_err(|e| at_destination(&e))
     }
 
     /// Takes over what a dead run has of the file.
@@ -341,7 +341,7 @@ impl Store {
         let (_, dir) = dir.open()?;
         fs::finish_dir(&dir, &fs_meta(meta)).map_err(publish_error)?;
         if self.sync != SyncPolicy::None {
-            dir.sync().map_err(|e| io_error(&e))?;
+            dir.sync().map_err(|e| at_destination(&e))?;
         }
         Ok(())
     }
@@ -489,7 +489,7 @@ impl Store {
     fn create_temp(&self, file: &DestFile) -> Result<Temp, WireError> {
         self.announce_temps(&file.dir);
         let (_, dir) = file.dir.open()?;
-        self.names.create(&dir).map_err(|e| io_error(&e))
+        self.names.create(&dir).map_err(|e| at_destination(&e))
     }
 
     /// Tells the journal, once a directory, that temps may come to exist in it.
@@ -533,7 +533,7 @@ impl DestDir {
     }
 
     fn open(&self) -> Result<(&Arc<LazyDir>, Arc<Dir>), WireError> {
-        self.open_io().map_err(|e| io_error(&e))
+        self.open_io().map_err(|e| at_destination(&e))
     }
 
     fn open_io(&self) -> io::Result<(&Arc<LazyDir>, Arc<Dir>)> {
@@ -545,7 +545,7 @@ impl DestDir {
         if self.fresh || self.lazy.is_none() {
             return Ok(None);
         }
-        self.open()?.1.stat(name).map_err(|e| io_error(&e))
+        self.open()?.1.stat(name).map_err(|e| at_destination(&e))
     }
 }
 
@@ -584,6 +584,12 @@ fn refuse_reserved(name: &Name) -> Result<(), WireError> {
         return Err(WireError::new(ErrorCode::NAME, "a name that fcp keeps for itself"));
     }
     Ok(())
+}
+
+/// An error of the destination's file system, which must not look like one of the source.
+fn at_destination(error: &io::Error) -> WireError {
+    let WireError { code, text } = io_error(error);
+    WireError::new(code, format!("cannot write at the destination: {text}"))
 }
 
 fn fs_meta(meta: FileMeta) -> fs::FileMeta {

@@ -132,7 +132,7 @@ impl RunJournal {
 }
 
 fn off(journal: Option<Journal>, error: &io::Error) -> Stage {
-    tracing::warn!("cannot write a journal in the destination, so no resume from here: {error}");
+    tracing::info!("cannot write a journal in the destination, so no resume from here: {error}");
     Stage::Off(journal)
 }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use fcp_proto::meta::{Digest, SourceVersion};
 use fcp_proto::path::{Name, RelPath};
@@ -17,9 +18,13 @@ use crate::fs::{Dir, File, Kind, Temp, TempNames, sys};
 /// The most of a journal that is read: blocks of some 8 TiB. What lies beyond is sent again.
 const MAX_JOURNAL: u64 = 256 << 20;
 
+/// How long a run that was killed may take to let go of its journal: its process is being taken
+/// down, or its server is still writing what had arrived.
+const DYING: Duration = Duration::from_secs(1);
+
 /// Finds the runs into `root` that died, cleans up after them and keeps what can be resumed.
 ///
-/// Dead is a run whose journal nobody has locked. A journal directory that is a symlink, that is
+/// Dead is a run whose journal nobody has locked, or is about to let go of. A journal directory that is a symlink, that is
 /// not ours or that others may write to is left alone, with a warning.
 pub fn recover(root: &Arc<Dir>) -> Vec<DeadRun> {
     let home = match open_home(root) {
@@ -30,9 +35,23 @@ pub fn recover(root: &Arc<Dir>) -> Vec<DeadRun> {
             return Vec::new();
         }
     };
-    let runs = journals(&home);
-    let dead: Vec<DeadRun> =
-        runs.into_iter().filter_map(|run| take_over(root, &home, run)).collect();
+    let mut dead = Vec::new();
+    let mut runs = journals(&home);
+    let deadline = Instant::now() + DYING;
+    loop {
+        runs.retain(|run| match take_over(root, &home, *run) {
+            Found::Dead(run) => {
+                dead.push(run);
+                false
+            }
+            Found::Nothing => false,
+            Found::Alive => true,
+        });
+        if runs.is_empty() || Instant::now() >= deadline {
+            break;
+        }
+        std::thread::sleep(DYING / 50);
+    }
     if dead.is_empty() {
         remove_home(root);
     }
@@ -145,13 +164,25 @@ fn journals(home: &Dir) -> Vec<RunId> {
     names.filter_map(|entry| RunId::from_journal_name(&entry.name.ok()?)).collect()
 }
 
+/// What a journal turned out to be.
+enum Found {
+    /// Of a dead run that left something to resume.
+    Dead(DeadRun),
+    /// Of nobody any more, or not to be used.
+    Nothing,
+    /// Of a run that lives, or whose last moment it is.
+    Alive,
+}
+
 /// The run's leftovers if it is dead and left something to resume; else it is cleaned away.
-fn take_over(root: &Arc<Dir>, home: &Arc<Dir>, run: RunId) -> Option<DeadRun> {
+fn take_over(root: &Arc<Dir>, home: &Arc<Dir>, run: RunId) -> Found {
     let (lock, bytes) = match read_if_dead(home, run) {
-        Ok(read) => read?,
+        Ok(ReadIfDead::Dead(lock, bytes)) => (lock, bytes),
+        Ok(ReadIfDead::Gone) => return Found::Nothing,
+        Ok(ReadIfDead::Alive) => return Found::Alive,
         Err(error) => {
             tracing::warn!("ignoring the journal {}: {error}", run.journal_name());
-            return None;
+            return Found::Nothing;
         }
     };
     let mut told = replay(&bytes, run);
@@ -164,25 +195,34 @@ fn take_over(root: &Arc<Dir>, home: &Arc<Dir>, run: RunId) -> Option<DeadRun> {
         if unclean == 0 {
             remove(root, home, run);
         }
-        return None;
+        return Found::Nothing;
     }
     let temps = told.begun.iter().map(|(path, begun)| (parent(path), begun.temp.clone())).collect();
     let (root, home, begun) = (Arc::clone(root), Arc::clone(home), Mutex::new(told.begun));
-    Some(DeadRun { root, home, run, begun, temps, _lock: lock })
+    Found::Dead(DeadRun { root, home, run, begun, temps, _lock: lock })
 }
 
-/// The locked journal and its bytes; `None` when its run lives, or another run was faster.
-fn read_if_dead(home: &Dir, run: RunId) -> io::Result<Option<(File, Vec<u8>)>> {
+/// A journal as far as its lock lets it be read.
+enum ReadIfDead {
+    /// Locked by us now, with its bytes.
+    Dead(File, Vec<u8>),
+    /// Another run was faster.
+    Gone,
+    /// Locked by its run.
+    Alive,
+}
+
+fn read_if_dead(home: &Dir, run: RunId) -> io::Result<ReadIfDead> {
     let (file, _) = match home.open_file_rw(&run.journal_name()) {
-        Err(error) if sys::is(&error, Errno::NOENT) => return Ok(None),
+        Err(error) if sys::is(&error, Errno::NOENT) => return Ok(ReadIfDead::Gone),
         opened => opened?,
     };
     if !file.try_lock()? {
-        return Ok(None);
+        return Ok(ReadIfDead::Alive);
     }
     let stat = file.stat()?;
     if stat.nlink == 0 {
-        return Ok(None);
+        return Ok(ReadIfDead::Gone);
     }
     if stat.uid != sys::euid() {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, "somebody else owns it"));
@@ -190,7 +230,7 @@ fn read_if_dead(home: &Dir, run: RunId) -> io::Result<Option<(File, Vec<u8>)>> {
     let mut bytes = vec![0; stat.size.min(MAX_JOURNAL) as usize];
     let n = file.read_full_at(&mut bytes, 0)?;
     bytes.truncate(n);
-    Ok(Some((file, bytes)))
+    Ok(ReadIfDead::Dead(file, bytes))
 }
 
 fn has_temp(root: &Dir, dir: &RelPath, temp: &Name) -> bool {

@@ -36,7 +36,7 @@ impl Report for Notes {
     fn problem(&self, problem: Problem) {
         self.problems.lock().unwrap().push(problem);
     }
-    fn skipped(&self, path: Vec<u8>, _: &'static str) {
+    fn skipped(&self, path: Vec<u8>, _: &str) {
         self.skipped.lock().unwrap().push(path);
     }
 }
