@@ -1,4 +1,11 @@
 //! One end of a session: its connections' threads around its machine.
+//!
+//! [`reading`] and [`writing`] are the two threads of a connection, [`inlet`] what reaches the
+//! session from outside.
+
+mod inlet;
+mod reading;
+mod writing;
 
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -7,29 +14,16 @@ use std::sync::mpsc;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use fcp_proto::coding::{Wire, decode_exact};
-use fcp_proto::frame::{self, Frame};
-use fcp_proto::limits::MAX_MESSAGE;
+use fcp_proto::frame::Frame;
 use fcp_proto::packet::{Request, Sequenced, WireError};
 use fcp_proto::{ConnId, ErrorCode, Flag, Violation};
 
-use super::conn::{Duplex, FrameReader};
+use super::conn::Duplex;
 use super::destination::DestinationError;
 use super::report::Counters;
+pub(crate) use inlet::Control;
+pub use inlet::{Cancel, Connections, Inlet};
 
-/// Longest silence of ours on a connection; far below the peer's 60 s.
-const KEEPALIVE: Duration = Duration::from_secs(15);
-/// How long a writer sleeps at most while it has something to watch for.
-const TICK: Duration = Duration::from_millis(500);
-/// How long the carrier's writer sleeps at most while the machine is being fed: what it may find
-/// then was not worth a wake-up of its own.
-const BUSY_TICK: Duration = Duration::from_millis(3);
-/// How long after it was last fed the machine counts as busy.
-const ACTIVE_MILLIS: u64 = 100;
-/// Message bytes that go out in one write.
-const MESSAGES_AT_ONCE: usize = 64 << 10;
-/// Connections lost to damaged frames before the path itself is blamed.
-const MAX_DAMAGED: usize = 3;
 /// How long the peer may take to hang up after CLOSE.
 const LINGER: Duration = Duration::from_secs(5);
 /// How long a peer may send nothing but signs of life. Long, as it may be hashing a huge file.
@@ -92,7 +86,7 @@ pub enum RequestBy {
 }
 
 /// What the threads need of a machine.
-pub(super) trait Machine: Send {
+pub(in crate::engine) trait Machine: Send {
     fn handle_conn_opened(&mut self, conn: ConnId);
     fn handle_conn_lost(&mut self, conn: ConnId);
     fn handle_message(&mut self, m: Sequenced, len: usize, now: Duration) -> Result<(), Violation>;
@@ -111,7 +105,7 @@ pub(super) trait Machine: Send {
 }
 
 /// What sender and receiver do differently.
-pub(super) trait Role: Send + Sync + Sized + 'static {
+pub(in crate::engine) trait Role: Send + Sync + Sized + 'static {
     type Machine: Machine;
     /// What a connection's reader keeps between reads.
     type Intake: Default + Send;
@@ -154,9 +148,9 @@ pub(super) trait Role: Send + Sync + Sized + 'static {
 }
 
 /// One end of a session.
-pub(super) struct Session<R: Role> {
-    pub(super) role: R,
-    pub(super) counters: Arc<Counters>,
+pub(in crate::engine) struct Session<R: Role> {
+    pub(in crate::engine) role: R,
+    pub(in crate::engine) counters: Arc<Counters>,
     machine: Mutex<R::Machine>,
     /// Writers wait here.
     changed: Condvar,
@@ -179,68 +173,8 @@ pub(super) struct Session<R: Role> {
     myself: Weak<Session<R>>,
 }
 
-/// What reaches a running session from outside, and from itself.
-pub(crate) enum Control {
-    Conn(Box<Duplex>),
-    Over,
-    Cancel,
-}
-
-/// Hands further connections to a running session.
-#[derive(Clone)]
-pub struct Connections(mpsc::Sender<Control>);
-
-/// Ends a running session from outside.
-#[derive(Clone)]
-pub struct Cancel(mpsc::Sender<Control>);
-
-/// The session's side of [`Connections`] and [`Cancel`].
-pub struct Inlet {
-    pub(crate) sender: mpsc::Sender<Control>,
-    pub(crate) receiver: mpsc::Receiver<Control>,
-}
-
-impl Inlet {
-    /// An inlet for one session.
-    pub fn new() -> Inlet {
-        let (sender, receiver) = mpsc::channel();
-        Inlet { sender, receiver }
-    }
-
-    /// To add connections.
-    pub fn connections(&self) -> Connections {
-        Connections(self.sender.clone())
-    }
-
-    /// To end the session.
-    pub fn cancel(&self) -> Cancel {
-        Cancel(self.sender.clone())
-    }
-}
-
-impl Default for Inlet {
-    fn default() -> Inlet {
-        Inlet::new()
-    }
-}
-
-impl Connections {
-    /// Adds a connection; dropped when the session is over.
-    pub fn add(&self, duplex: Duplex) {
-        // A session that is over has dropped its end, and the connection goes with the error.
-        let _ = self.0.send(Control::Conn(Box::new(duplex)));
-    }
-}
-
-impl Cancel {
-    /// Ends the session; what was received is kept for the next run.
-    pub fn cancel(&self) {
-        let _ = self.0.send(Control::Cancel);
-    }
-}
-
 impl<R: Role> Session<R> {
-    pub(super) fn new(
+    pub(in crate::engine) fn new(
         role: R,
         machine: R::Machine,
         counters: Arc<Counters>,
@@ -269,22 +203,22 @@ impl<R: Role> Session<R> {
     }
 
     /// Time since the session began.
-    pub(super) fn now(&self) -> Duration {
+    pub(in crate::engine) fn now(&self) -> Duration {
         self.started.elapsed()
     }
 
-    pub(super) fn machine(&self) -> MutexGuard<'_, R::Machine> {
+    pub(in crate::engine) fn machine(&self) -> MutexGuard<'_, R::Machine> {
         // A machine that panicked has ended the session; its state is not used for decisions.
         self.machine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn is_over(&self) -> bool {
+    pub(in crate::engine) fn is_over(&self) -> bool {
         self.over.load(Ordering::Acquire)
     }
 
     /// Wakes the writers if the machine has something for them, which saves most wake-ups: what
     /// may wait for company is found by the carrier's own tick.
-    pub(super) fn notify(&self) {
+    pub(in crate::engine) fn notify(&self) {
         self.active.store(self.now().as_millis() as u64, Ordering::Relaxed);
         if self.waiting.load(Ordering::Acquire) > 0 && self.machine().has_any_transmit(self.now()) {
             self.changed.notify_all();
@@ -292,12 +226,12 @@ impl<R: Role> Session<R> {
     }
 
     /// Wakes the walker, which waits for room.
-    pub(super) fn notify_room(&self) {
+    pub(in crate::engine) fn notify_room(&self) {
         self.room.notify_all();
     }
 
     /// Waits until there may be room for more entries, at most `limit`.
-    pub(super) fn wait_for_room<'a>(
+    pub(in crate::engine) fn wait_for_room<'a>(
         &self,
         machine: MutexGuard<'a, R::Machine>,
         limit: Duration,
@@ -317,13 +251,13 @@ impl<R: Role> Session<R> {
     }
 
     /// Ends the session with an error; the first one counts.
-    pub(super) fn fail(&self, error: SessionError) {
+    pub(in crate::engine) fn fail(&self, error: SessionError) {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
         self.end();
     }
 
     /// Runs until the session is over: `first` and whatever comes in through `inlet`.
-    pub(super) fn run(self: &Arc<Self>, first: Vec<Duplex>, inlet: Inlet) -> Ended<()> {
+    pub(in crate::engine) fn run(self: &Arc<Self>, first: Vec<Duplex>, inlet: Inlet) -> Ended<()> {
         let mut threads = Vec::new();
         let mut next = 0;
         for duplex in first {
@@ -400,216 +334,6 @@ impl<R: Role> Session<R> {
         }
     }
 
-    fn read(&self, conn: ConnId, reader: Box<dyn io::Read + Send>) {
-        let guard = PanicGuard(self);
-        let lost = match self.read_frames(FrameReader::new(reader)) {
-            Ok(()) => "the peer hung up".to_owned(),
-            Err(ReadError::Violation(Violation::Checksum(bad))) => {
-                if self.damaged.fetch_add(1, Ordering::Relaxed) + 1 >= MAX_DAMAGED {
-                    self.fail(SessionError::Violation(bad.into()));
-                }
-                bad.to_string()
-            }
-            Err(ReadError::Violation(violation)) => {
-                self.fail(violation.into());
-                String::new()
-            }
-            Err(ReadError::Io(error)) => silence_or(&error),
-        };
-        self.lose(conn, &lost);
-        guard.disarm();
-    }
-
-    fn read_frames(&self, mut reader: FrameReader) -> Result<(), ReadError> {
-        let mut intake = R::Intake::default();
-        let mut parts = Vec::new();
-        let (mut parsed, mut limit) = (0, usize::MAX);
-        loop {
-            let n = reader.fill(limit).map_err(ReadError::Io)?;
-            if n == 0 {
-                return Ok(());
-            }
-            Counters::add(&self.counters.wire_in, n as u64);
-            let mut batch = Batch::default();
-            let mut only_alive = true;
-            while let Some((frame, used)) = reader.frame_at(parsed)? {
-                self.take_frame(
-                    frame,
-                    parsed,
-                    reader.bytes(),
-                    &mut intake,
-                    &mut parts,
-                    &mut batch,
-                )?;
-                only_alive &= frame.flag == Flag::KEEPALIVE;
-                parsed += used;
-            }
-            if !only_alive {
-                self.heard.store(self.now().as_secs(), Ordering::Relaxed);
-            }
-            let (keep_from, next) = self.role.drained(self, &mut intake, reader.bytes(), parsed)?;
-            limit = next;
-            reader.take(keep_from);
-            parsed -= keep_from;
-            self.feed(batch)?;
-            self.role.act(self);
-            self.notify();
-            if self.machine().is_over() {
-                self.end();
-            }
-        }
-    }
-
-    fn take_frame(
-        &self,
-        frame: Frame<'_>,
-        at: usize,
-        buffer: &[u8],
-        intake: &mut R::Intake,
-        parts: &mut Vec<u8>,
-        batch: &mut Batch,
-    ) -> Result<(), Violation> {
-        let flag = frame.flag;
-        if matches!(flag, Flag::DATA | Flag::BLOCK | Flag::WHOLE) {
-            return self.role.content(self, intake, frame, at, buffer);
-        }
-        self.role.check(intake, flag)?;
-        let decode = |error| Violation::Decode { flag, error };
-        match flag {
-            Flag::PART => {
-                parts.extend_from_slice(frame.payload);
-                if parts.len() > MAX_MESSAGE {
-                    return Err(Violation::rule(flag, "makes a message longer than 1 MiB"));
-                }
-            }
-            _ if flag.is_message() && parts.is_empty() => {
-                let m = Sequenced::from_payload(flag, frame.payload)?;
-                batch.messages.push((m, frame.payload.len()));
-            }
-            _ if flag.is_message() => {
-                parts.extend_from_slice(frame.payload);
-                let joined = std::mem::take(parts);
-                if joined.len() > MAX_MESSAGE {
-                    return Err(Violation::rule(flag, "ends a message longer than 1 MiB"));
-                }
-                batch.messages.push((Sequenced::from_payload(flag, &joined)?, joined.len()));
-            }
-            _ if !parts.is_empty() => {
-                return Err(Violation::Unexpected { got: flag, expected: "PART or a message" });
-            }
-            Flag::ACK => {
-                let next = frame
-                    .payload
-                    .try_into()
-                    .map_err(|_| Violation::rule(flag, "is not four bytes long"))?;
-                batch.acks.push(u32::from_be_bytes(next));
-            }
-            Flag::ERROR => {
-                let error = decode_exact::<WireError>(frame.payload).map_err(decode)?;
-                self.fail(SessionError::Peer(error));
-            }
-            _ if flag.is_ignorable() => {}
-            got => {
-                return Err(Violation::Unexpected { got, expected: "a version 2 session frame" });
-            }
-        }
-        Ok(())
-    }
-
-    fn feed(&self, batch: Batch) -> Result<(), Violation> {
-        if batch.messages.is_empty() && batch.acks.is_empty() {
-            return Ok(());
-        }
-        let now = self.now();
-        let mut machine = self.machine();
-        for next in batch.acks {
-            machine.handle_ack(next, now)?;
-        }
-        batch.messages.into_iter().try_for_each(|(m, len)| machine.handle_message(m, len, now))
-    }
-
-    fn write(&self, conn: ConnId, mut writer: Box<dyn Write + Send>) {
-        let guard = PanicGuard(self);
-        if let Err(error) = self.write_frames(conn, &mut *writer) {
-            self.lose(conn, &error.to_string());
-        }
-        guard.disarm();
-    }
-
-    fn write_frames(&self, conn: ConnId, writer: &mut dyn Write) -> io::Result<()> {
-        let mut out = Vec::with_capacity(2 * MESSAGES_AT_ONCE);
-        let mut last_write = Instant::now();
-        loop {
-            out.clear();
-            let go_on = self.next_messages(conn, last_write, &mut out);
-            if !out.is_empty() {
-                self.write_all(writer, &out)?;
-                last_write = Instant::now();
-                if self.machine().is_over() {
-                    self.end();
-                }
-            }
-            if !go_on {
-                return Ok(());
-            }
-            if self.role.write_content(self, conn, writer)? {
-                last_write = Instant::now();
-            }
-        }
-    }
-
-    pub(super) fn write_all(&self, writer: &mut dyn Write, bytes: &[u8]) -> io::Result<()> {
-        Counters::add(&self.counters.wire_out, bytes.len() as u64);
-        writer.write_all(bytes)
-    }
-
-    /// Waits until `conn` has something to write; fills `out` with messages. `false` at the end.
-    fn next_messages(&self, conn: ConnId, last_write: Instant, out: &mut Vec<u8>) -> bool {
-        let mut machine = self.machine();
-        loop {
-            let now = self.now();
-            let over = self.is_over();
-            if over && let Some(error) = self.failure_to_tell() {
-                frame::encode_with(Flag::ERROR, out, |out| error.encode(out));
-                return false;
-            }
-            let gone =
-                !self.closers.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&conn);
-            if gone || (over && R::HANGS_UP) {
-                return false;
-            }
-            if machine.has_transmit(conn, now) {
-                machine.poll_transmit(conn, now, MESSAGES_AT_ONCE, out);
-                return true;
-            }
-            if last_write.elapsed() >= KEEPALIVE {
-                frame::encode(Flag::KEEPALIVE, &[], out);
-                return true;
-            }
-            let due = machine.poll_timeout(now).map(|at| at.saturating_sub(now));
-            let limit = due.unwrap_or(KEEPALIVE - last_write.elapsed().min(KEEPALIVE));
-            let active = (now.as_millis() as u64)
-                .saturating_sub(self.active.load(Ordering::Relaxed))
-                < ACTIVE_MILLIS;
-            let tick = if active && machine.is_carrier(conn) { BUSY_TICK } else { TICK };
-            let limit = limit.clamp(Duration::from_millis(1), tick);
-            machine = self.wait(machine, limit);
-            machine.handle_timeout(self.now());
-            if self.now() - now >= tick.min(TICK) && R::HANGS_UP {
-                // Time to look for content that another connection has carried for too long.
-                return true;
-            }
-        }
-    }
-
-    fn failure_to_tell(&self) -> Option<WireError> {
-        match &*self.failure.lock().unwrap_or_else(PoisonError::into_inner) {
-            // The peer knows its own error, and a lost connection tells nobody.
-            None | Some(SessionError::Peer(_) | SessionError::Lost(_)) => None,
-            Some(error) => Some(error.to_wire()),
-        }
-    }
-
     fn lose(&self, conn: ConnId, why: &str) {
         let close = self.closers.lock().unwrap_or_else(PoisonError::into_inner).remove(&conn);
         let Some(close) = close else { return };
@@ -653,37 +377,12 @@ impl<R: Role> Session<R> {
     }
 
     /// This session, for a thread of its own.
-    pub(super) fn shared(&self) -> Option<Arc<Session<R>>> {
+    pub(in crate::engine) fn shared(&self) -> Option<Arc<Session<R>>> {
         self.myself.upgrade()
     }
 
-    pub(super) fn max_frame(&self) -> usize {
+    pub(in crate::engine) fn max_frame(&self) -> usize {
         self.max_frame
-    }
-}
-
-/// The text for an error of a connection; a timed-out call says so in words.
-fn silence_or(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "the peer is silent".to_owned(),
-        _ => error.to_string(),
-    }
-}
-
-#[derive(Default)]
-struct Batch {
-    messages: Vec<(Sequenced, usize)>,
-    acks: Vec<u32>,
-}
-
-enum ReadError {
-    Io(io::Error),
-    Violation(Violation),
-}
-
-impl From<Violation> for ReadError {
-    fn from(violation: Violation) -> Self {
-        ReadError::Violation(violation)
     }
 }
 
