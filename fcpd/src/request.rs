@@ -185,6 +185,7 @@ fn prepare_push(request: &Request, agreed: &Agreed, config: &Config) -> Prepared
         agreed: agreed.clone(),
         request: RequestBy::Peer,
         destination: Box::new(destination),
+        open_now: true,
         config: receiving(request.options, config.umask),
         durability: request.durability,
         report: Arc::new(NoReport),

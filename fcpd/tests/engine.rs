@@ -83,6 +83,7 @@ fn a_tree_goes_there_and_comes_back_over_four_connections() {
     let options = ReceiveOptions {
         agreed,
         request: ask(Direction::Pull, "there/"),
+        open_now: false,
         destination: Box::new(move |_| {
             let options = DestinationOptions::default();
             Destination::open(to.as_os_str().as_encoded_bytes(), options)

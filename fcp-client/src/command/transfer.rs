@@ -248,7 +248,16 @@ impl Job<'_> {
     ) -> ReceiveOptions {
         let (report, counters) = (self.reporter.clone(), Arc::clone(&self.counters));
         let durability = self.durability();
-        ReceiveOptions { agreed, request, destination, config, durability, report, counters }
+        ReceiveOptions {
+            agreed,
+            request,
+            destination,
+            open_now: false,
+            config,
+            durability,
+            report,
+            counters,
+        }
     }
 }
 

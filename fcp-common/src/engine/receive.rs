@@ -34,6 +34,8 @@ pub struct ReceiveOptions {
     pub request: RequestBy,
     /// Opens the destination once it is known whether one thing comes that is not a directory.
     pub destination: OpenDestination,
+    /// Opens it before anything comes, as a server can that was told what it means.
+    pub open_now: bool,
     /// How it is received.
     pub config: Config,
     /// How much is made durable.
@@ -61,8 +63,8 @@ pub fn receive(options: ReceiveOptions, conns: Vec<Duplex>, inlet: Inlet) -> End
 
 /// A receiving session, ready to run.
 pub(super) fn start(options: ReceiveOptions, inlet: &Inlet) -> Arc<Session<ReceiveRole>> {
-    let ReceiveOptions { agreed, request, destination, config, durability, report, counters } =
-        options;
+    let ReceiveOptions { agreed, request, destination, open_now, .. } = options;
+    let ReceiveOptions { config, durability, report, counters, .. } = options;
     let max_frame = agreed.max_frame;
     let dry_run = config.dry_run;
     let mut machine = Receiver::new(agreed, config);
@@ -79,7 +81,11 @@ pub(super) fn start(options: ReceiveOptions, inlet: &Inlet) -> Arc<Session<Recei
         report,
         workers: Workers::default(),
     };
-    Session::new(role, machine, counters, max_frame, inlet)
+    let session = Session::new(role, machine, counters, max_frame, inlet);
+    if open_now {
+        session.role.open_root(&session, true);
+    }
+    session
 }
 
 pub(super) fn finish(session: &Session<ReceiveRole>, ended: Ended<()>) -> Ended<Summary> {
