@@ -185,6 +185,7 @@ fn d03_bad_content_never_gets_the_name_and_the_session_ends() {
         assert_eq!(peer.next(), "FileReady(FileId(0))");
         peer.send(&[chunk(0, 0, b"evil")]);
     }
+    assert_eq!(peer.next(), "Exception(\"1 of the files were not received\")");
     assert_eq!(peer.next(), "Done");
     drop(peers);
     assert_eq!(receiving.join().unwrap().unwrap().failed, 1);

@@ -5,6 +5,9 @@ use std::io;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+/// "File size limit exceeded", on every Linux but MIPS.
+const SIGXFSZ: i32 = 25;
+
 /// Tells a server to end; clones tell the same server.
 #[derive(Clone, Debug, Default)]
 pub struct Shutdown {
@@ -47,6 +50,8 @@ impl Shutdown {
     pub fn on_signals(&self, ignore_hang_up: bool) -> io::Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        // Past a size limit a write is to fail, not to end the server with all its sessions.
+        drop(signal(SignalKind::from_raw(SIGXFSZ))?);
         if ignore_hang_up {
             // A handler that nobody listens to replaces the default action, for good.
             drop(signal(SignalKind::hangup())?);

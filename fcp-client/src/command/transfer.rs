@@ -17,6 +17,8 @@ use fcp_common::walk::{Place, SourceRoot, WalkOptions, io_error};
 use fcp_proto::packet::{self, Durability, Options, Problem, Request, Summary};
 use fcp_proto::version::{Agreed, Hello, negotiate};
 
+use tokio::signal::unix::{SignalKind, signal};
+
 use super::Direction;
 use crate::cli::{FsyncArg, TransferOptions};
 use crate::connect::{self, Purpose, Session};
@@ -28,6 +30,8 @@ use crate::ui::exit::ExitStatus;
 /// Connections to a server on this machine. One is bound by one core at each end; measured with
 /// `side_by_side`, more than two gain nothing on loopback.
 const CONNECTIONS: u16 = 2;
+/// "File size limit exceeded", on every Linux but MIPS.
+const SIGXFSZ: i32 = 25;
 /// Source directories kept open at once.
 const OPEN_DIRS: usize = 256;
 
@@ -291,6 +295,9 @@ fn run_with_signals<T: Send>(
             result
         });
         runtime.block_on(async {
+            // Past a size limit a write is to fail as one file's error. A handler that nobody
+            // listens to replaces the default action, for good.
+            let _ = signal(SignalKind::from_raw(SIGXFSZ));
             tokio::select! {
                 _ = ended => {}
                 () = interrupted() => cancel.cancel(),
@@ -301,7 +308,6 @@ fn run_with_signals<T: Send>(
 }
 
 async fn interrupted() {
-    use tokio::signal::unix::{SignalKind, signal};
     let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
     let mut signals: Vec<_> = kinds.into_iter().filter_map(|kind| signal(kind).ok()).collect();
     std::future::poll_fn(|cx| {

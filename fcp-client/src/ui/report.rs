@@ -77,7 +77,10 @@ impl Reporter {
         let totals = self.totals();
         match ended {
             Ok(summary) => {
-                let code = self.code();
+                let mut code = self.code();
+                if summary.failed > 0 && code == ExitStatus::Success {
+                    code = ExitStatus::Partial;
+                }
                 self.print_end(&summary, &totals, code);
                 let unprinted = super::output_failed() && code == ExitStatus::Success;
                 if unprinted { ExitStatus::FileIo } else { code }

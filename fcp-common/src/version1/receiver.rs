@@ -21,8 +21,8 @@ const FIRST_SILENCE: Duration = Duration::from_secs(60);
 /// Silence afterwards: the published sender hashes a file before it announces it.
 const SILENCE: Duration = Duration::from_secs(300);
 /// Metadata of unfinished entries, in bytes. Version 1 cannot hold a sender back, so this is
-/// several times what version 2 keeps: some two million small files.
-const MAX_METADATA: usize = 8 * MAX_OPEN_METADATA;
+/// twice what version 2 keeps: some half a million small files.
+const MAX_METADATA: usize = 2 * MAX_OPEN_METADATA;
 /// What an unfinished entry costs besides its path.
 const ENTRY_COST: usize = 160;
 /// How far numbers may run ahead of how many came: connections overtake each other.
@@ -292,6 +292,12 @@ impl Receiver {
 
     /// The directories have their metadata.
     pub fn handle_finished(&mut self) {
+        if self.summary.failed > 0 {
+            // DONE alone would say that everything was received; the published sender goes by it
+            // and only notes this.
+            let text = format!("{} of the files were not received", self.summary.failed);
+            self.outbox.push_back(V1Packet::Exception(text));
+        }
         self.outbox.push_back(V1Packet::Done);
     }
 

@@ -368,6 +368,10 @@ impl<S: Clone> Sender<S> {
     fn handle_done(&mut self) -> Result<(), Violation> {
         let told = self.state == State::ExpectDone;
         self.state = State::ExpectNothing;
+        // What a writer has just written may have arrived before the writer could say so.
+        if self.queue.is_empty() {
+            (0..self.entries.len() as u32).for_each(|id| self.finish_file(FileId(id), false));
+        }
         if self.open_files > 0 && !told {
             let reason = "comes before the content that was asked for is sent";
             return Err(Violation::rule(Flag::DONE, reason));
@@ -378,7 +382,14 @@ impl<S: Clone> Sender<S> {
     fn landed(&mut self, id: FileId) {
         let Some(file) = self.file_mut(id) else { return };
         file.in_flight -= 1;
-        if file.sent || file.failed || file.in_flight > 0 || !file.pending.is_empty() {
+        let under_way = file.in_flight > 0;
+        self.finish_file(id, under_way);
+    }
+
+    /// Counts a file that was asked for as sent, unless content of it is `under_way` or wanted.
+    fn finish_file(&mut self, id: FileId, under_way: bool) {
+        let Some(file) = self.file_mut(id) else { return };
+        if file.asked == 0 || file.sent || file.failed || under_way || !file.pending.is_empty() {
             return;
         }
         file.sent = true;

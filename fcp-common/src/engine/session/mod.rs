@@ -24,6 +24,8 @@ use super::report::Counters;
 pub(crate) use inlet::Control;
 pub use inlet::{Cancel, Connections, Inlet};
 
+/// How long telling the peer why the session failed may take.
+const TELL: Duration = Duration::from_secs(1);
 /// How long the peer may take to hang up after CLOSE.
 const LINGER: Duration = Duration::from_secs(5);
 /// How long a peer may send nothing but signs of life. Long, as it may be hashing a huge file.
@@ -161,6 +163,8 @@ pub(in crate::engine) struct Session<R: Role> {
     /// When the peer last said anything but KEEPALIVE, in seconds since the session began.
     heard: AtomicU64,
     waiting: AtomicUsize,
+    /// Writing threads that have not ended.
+    writers: AtomicUsize,
     started: Instant,
     over: AtomicBool,
     /// The machine was seen to be over when a connection ended.
@@ -190,6 +194,7 @@ impl<R: Role> Session<R> {
             active: AtomicU64::new(0),
             heard: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
+            writers: AtomicUsize::new(0),
             started: Instant::now(),
             over: AtomicBool::new(false),
             complete: AtomicBool::new(false),
@@ -277,6 +282,10 @@ impl<R: Role> Session<R> {
                 }
                 Err(mpsc::RecvTimeoutError::Disconnected) => {}
             }
+            if self.is_over() && self.has_failed() {
+                self.await_writers();
+                break;
+            }
             if self.is_over() {
                 let until = *deadline.get_or_insert_with(|| Instant::now() + LINGER);
                 if R::HANGS_UP || threads.iter().all(|t| t.is_finished()) || Instant::now() >= until
@@ -304,6 +313,21 @@ impl<R: Role> Session<R> {
         self.now().saturating_sub(heard) >= STALLED
     }
 
+    fn has_failed(&self) -> bool {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// Gives the writers the time to tell the peer why.
+    fn await_writers(&self) {
+        let until = Instant::now() + TELL;
+        while self.failure_to_tell().is_some()
+            && self.writers.load(Ordering::Acquire) > 0
+            && Instant::now() < until
+        {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     fn await_threads(&self, threads: &[std::thread::JoinHandle<()>], until: Instant) {
         let mut pause = Duration::from_micros(50);
         // A connection may be slow to tell that the peer has hung up.
@@ -326,6 +350,7 @@ impl<R: Role> Session<R> {
         self.closers.lock().unwrap_or_else(PoisonError::into_inner).insert(conn, close);
         self.machine().handle_conn_opened(conn);
         let (a, b) = (Arc::clone(self), Arc::clone(self));
+        self.writers.fetch_add(1, Ordering::AcqRel);
         let spawned = spawn("fcp-read", move || a.read(conn, reader))
             .and_then(|read| Ok((read, spawn("fcp-write", move || b.write(conn, writer))?)));
         match spawned {

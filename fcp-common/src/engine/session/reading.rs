@@ -28,8 +28,9 @@ impl<R: Role> Session<R> {
                 bad.to_string()
             }
             Err(ReadError::Violation(violation)) => {
+                // The writer tells the peer before the connection is closed.
                 self.fail(violation.into());
-                String::new()
+                return guard.disarm();
             }
             Err(ReadError::Io(error)) => silence_or(&error),
         };

@@ -30,6 +30,7 @@ impl<R: Role> Session<R> {
         if let Err(error) = self.write_frames(conn, &mut *writer) {
             self.lose(conn, &error.to_string());
         }
+        self.writers.fetch_sub(1, Ordering::AcqRel);
         guard.disarm();
     }
 
@@ -103,7 +104,7 @@ impl<R: Role> Session<R> {
         }
     }
 
-    fn failure_to_tell(&self) -> Option<WireError> {
+    pub(super) fn failure_to_tell(&self) -> Option<WireError> {
         match &*self.failure.lock().unwrap_or_else(PoisonError::into_inner) {
             // The peer knows its own error, and a lost connection tells nobody.
             None | Some(SessionError::Peer(_) | SessionError::Lost(_)) => None,

@@ -169,7 +169,8 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
         }
         if flag != Flag::REPLACED {
             self.announced.entries += 1;
-            self.announced.bytes += entry.size();
+            // Sizes are a peer's word: any sum of them is possible.
+            self.announced.bytes = self.announced.bytes.saturating_add(entry.size());
         }
         self.next_id = entry.id.0 + 1;
         self.charge(&entry, flag)?;
@@ -206,7 +207,8 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
         let Some(file) = self.files.get(&old).filter(|f| !f.is_publishing()) else {
             return self.replaced_too_late(old, entry);
         };
-        let same_name = file.entry.name == entry.name || entry.parent == DirId::ROOT;
+        let renamed = entry.parent == DirId::ROOT && self.root_rule != RootRule::Keep;
+        let same_name = file.entry.name == entry.name || renamed;
         let same_place =
             file.entry.parent == entry.parent && same_name && entry.kind() == EntryKind::File;
         if !same_place {

@@ -334,7 +334,7 @@ fn a_damaged_copy_of_a_good_block_costs_nothing() {
 
 #[test]
 fn f05_a_file_that_is_being_published_is_not_taken_back() {
-    let replaced = || Message::Replaced(FileId(0), file(4, 7));
+    let replaced = || Message::Replaced(FileId(0), Entry { name: file(0, 7).name, ..file(4, 7) });
     for message in [Message::Gone(FileId(0), error()), replaced()] {
         let mut v = wanted(5);
         assert!(matches!(v.r.place_whole(FileId(0), 5), Ok(Placement::Publish { .. })));
