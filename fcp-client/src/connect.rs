@@ -1,6 +1,6 @@
 //! Reaches an fcpd on this machine: connects, looks who listens, greets, attaches.
 //!
-//! All of it blocks, each step for [`PATIENCE`] at most; nothing else is to be done meanwhile.
+//! All of it blocks, each step for ten seconds at most; nothing else is to be done meanwhile.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
