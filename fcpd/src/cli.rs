@@ -1,5 +1,7 @@
 //! The command line as typed.
 
+#![allow(rustdoc::broken_intra_doc_links, reason = "doc comments are help texts: [::1] is no link")]
+
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
