@@ -16,7 +16,9 @@ use fcp_proto::{ConnId, Digest, ErrorCode, FileId, Flag, Violation};
 use super::conn::Duplex;
 use super::destination::{Destination, DestinationError};
 use super::report::{Counters, EntryReport, Report};
-use super::session::{Ended, Inlet, Machine, RequestBy, Role, Session, SessionError};
+use super::session::{
+    Ended, Inlet, Machine, RequestBy, Role, Session, SessionError, forward_to_machine,
+};
 use super::store::{DestDir, DestFile, Store};
 use super::workers::Workers;
 use crate::transfer::{
@@ -119,39 +121,8 @@ pub(super) struct Intake {
 }
 
 impl Machine for Files {
-    fn handle_conn_opened(&mut self, conn: ConnId) {
-        self.handle_conn_opened(conn);
-    }
-    fn handle_conn_lost(&mut self, conn: ConnId) {
-        self.handle_conn_lost(conn);
-    }
-    fn handle_message(&mut self, m: Sequenced, len: usize, now: Duration) -> Result<(), Violation> {
-        self.handle_message(m, len, now)
-    }
-    fn handle_ack(&mut self, next: u32, now: Duration) -> Result<(), Violation> {
-        self.handle_ack(next, now)
-    }
-    fn handle_timeout(&mut self, now: Duration) {
-        self.handle_timeout(now);
-    }
-    fn poll_transmit(&mut self, conn: ConnId, now: Duration, budget: usize, out: &mut Vec<u8>) {
-        self.poll_transmit(conn, now, budget, out);
-    }
-    fn poll_timeout(&self, now: Duration) -> Option<Duration> {
-        self.poll_timeout(now)
-    }
-    fn has_transmit(&self, conn: ConnId, now: Duration) -> bool {
-        self.has_transmit(conn, now)
-    }
-    fn has_any_transmit(&self, now: Duration) -> bool {
-        self.has_any_transmit(now)
-    }
-    fn is_carrier(&self, conn: ConnId) -> bool {
-        self.is_carrier(conn)
-    }
-    fn connections(&self) -> usize {
-        self.connections()
-    }
+    forward_to_machine!();
+
     fn is_over(&self) -> bool {
         self.is_closed()
     }

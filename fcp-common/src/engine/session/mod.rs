@@ -106,6 +106,51 @@ pub(in crate::engine) trait Machine: Send {
     fn is_acknowledged(&self) -> bool;
 }
 
+/// The methods of [`Machine`] that both machines have under the same name.
+macro_rules! forward_to_machine {
+    () => {
+        fn handle_conn_opened(&mut self, conn: ConnId) {
+            self.handle_conn_opened(conn);
+        }
+        fn handle_conn_lost(&mut self, conn: ConnId) {
+            self.handle_conn_lost(conn);
+        }
+        fn handle_message(
+            &mut self,
+            m: Sequenced,
+            len: usize,
+            now: Duration,
+        ) -> Result<(), Violation> {
+            self.handle_message(m, len, now)
+        }
+        fn handle_ack(&mut self, next: u32, now: Duration) -> Result<(), Violation> {
+            self.handle_ack(next, now)
+        }
+        fn handle_timeout(&mut self, now: Duration) {
+            self.handle_timeout(now);
+        }
+        fn poll_transmit(&mut self, conn: ConnId, now: Duration, budget: usize, out: &mut Vec<u8>) {
+            self.poll_transmit(conn, now, budget, out);
+        }
+        fn poll_timeout(&self, now: Duration) -> Option<Duration> {
+            self.poll_timeout(now)
+        }
+        fn has_transmit(&self, conn: ConnId, now: Duration) -> bool {
+            self.has_transmit(conn, now)
+        }
+        fn has_any_transmit(&self, now: Duration) -> bool {
+            self.has_any_transmit(now)
+        }
+        fn is_carrier(&self, conn: ConnId) -> bool {
+            self.is_carrier(conn)
+        }
+        fn connections(&self) -> usize {
+            self.connections()
+        }
+    };
+}
+pub(in crate::engine) use forward_to_machine;
+
 /// What sender and receiver do differently.
 pub(in crate::engine) trait Role: Send + Sync + Sized + 'static {
     type Machine: Machine;
