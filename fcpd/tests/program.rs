@@ -266,10 +266,15 @@ fn w27_without_descriptors_accept_backs_off_and_recovers() {
             peer
         })
         .collect();
+    // One may stay free: with it a connection is accepted, and then its owner cannot be looked up.
+    let files = format!("/proc/{}/fd", daemon.child.id());
+    let end = Instant::now() + Duration::from_secs(10);
+    while std::fs::read_dir(&files).unwrap().count() < 19 {
+        assert!(Instant::now() < end, "sessions did not take all descriptors");
+        std::thread::sleep(Duration::from_millis(20));
+    }
     std::thread::sleep(Duration::from_millis(300));
     let before = ticks(&daemon.child);
-    let files = format!("/proc/{}/fd", daemon.child.id());
-    assert_eq!(std::fs::read_dir(files).unwrap().count(), 20, "all descriptors are taken");
     std::thread::sleep(Duration::from_secs(1));
     let spent = ticks(&daemon.child) - before;
     assert!(spent < 20, "{spent} hundredths of a second spent on waiting");
