@@ -9,6 +9,7 @@
 
 mod conn;
 mod destination;
+mod fds;
 mod local;
 mod receive;
 mod report;

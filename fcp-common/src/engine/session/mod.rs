@@ -391,7 +391,7 @@ impl<R: Role> Session<R> {
     ) {
         let conn = ConnId(*next);
         *next += 1;
-        let Duplex { reader, writer, close } = duplex;
+        let Duplex { reader, writer, close, .. } = duplex;
         self.closers.lock().unwrap_or_else(PoisonError::into_inner).insert(conn, close);
         self.machine().handle_conn_opened(conn);
         let (a, b) = (Arc::clone(self), Arc::clone(self));
