@@ -58,6 +58,13 @@ impl Duplex {
         Ok(Duplex::new(reader, writer, move || closing.close()))
     }
 
+    /// Carries messages as ever, but content only while every living connection is a spare one and
+    /// `hold` has passed since the session began. For a way in that is slower than the
+    /// direct connections it leads to.
+    pub fn spare(self, hold: Duration) -> Duplex {
+        Duplex { hold: Some(hold), ..self }
+    }
+
     /// Keeps `guard` alive until the connection is closed, such as the permit that admitted it.
     pub fn with_guard(self, guard: impl Send + Sync + 'static) -> Duplex {
         let Duplex { reader, writer, close, hold } = self;

@@ -16,6 +16,8 @@ mod report;
 mod send;
 mod session;
 mod store;
+#[cfg(test)]
+mod tests;
 mod workers;
 
 pub use conn::Duplex;
