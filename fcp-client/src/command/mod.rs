@@ -17,6 +17,9 @@ pub fn run(cli: Cli) -> Result<ExitStatus, CliError> {
         Command::Push(operands) => (operands, Some(Direction::Push)),
         Command::Pull(operands) => (operands, Some(Direction::Pull)),
         Command::Copy(operands) => (operands, None),
+        Command::Config { .. } => {
+            return Err(CliError::Unsupported("fcp config is not there yet".to_owned()));
+        }
     };
     let (sources, destination) = understand(&operands)?;
     let direction = Direction::of(&sources, &destination)?;

@@ -43,6 +43,11 @@ pub fn usage(error: &clap::Error) -> ExitCode {
     }
     let text = error.to_string();
     let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+    // The one command that takes something else names it in its errors.
+    if text.contains("<show|path>") {
+        self::error(&format!("{first}; type: fcp config show [HOST] or fcp config path"));
+        return ExitStatus::Usage.into();
+    }
     let what = match error.kind() {
         ErrorKind::MissingRequiredArgument
         | ErrorKind::TooFewValues
