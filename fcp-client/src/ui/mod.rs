@@ -45,6 +45,7 @@ pub fn usage(error: &clap::Error) -> ExitCode {
     let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
     // The one command that takes something else names it in its errors.
     if text.contains("<show|path>") {
+        let first = first.trim_end_matches(':');
         self::error(&format!("{first}; type: fcp config show [HOST] or fcp config path"));
         return ExitStatus::Usage.into();
     }
