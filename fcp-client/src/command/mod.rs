@@ -1,5 +1,6 @@
 //! What each command does: from operands and options to a session and its exit code.
 
+mod config;
 mod transfer;
 mod version1;
 
@@ -17,6 +18,9 @@ pub fn run(cli: Cli) -> Result<ExitStatus, CliError> {
         Command::Push(operands) => (operands, Some(Direction::Push)),
         Command::Pull(operands) => (operands, Some(Direction::Pull)),
         Command::Copy(operands) => (operands, None),
+        Command::Config { what, host } => {
+            return config::run(what, host.as_deref(), &cli.options);
+        }
     };
     let (sources, destination) = understand(&operands)?;
     let direction = Direction::of(&sources, &destination)?;
