@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use fcp_common::engine::{Counters, EntryReport, Report, SessionError};
+use fcp_common::engine::{Counters, EntryReport, Report};
 use fcp_proto::packet::{Outcome, Problem, Summary, WireError};
 use fcp_proto::{EntryKind, ErrorCode};
 use serde_json::Value;
