@@ -20,6 +20,8 @@ pub mod peer;
 pub mod range_set;
 pub mod relay;
 pub mod select;
+#[cfg(feature = "tls")]
+pub mod tls;
 pub mod transfer;
 pub mod version1;
 #[cfg(feature = "io")]
