@@ -36,6 +36,7 @@ const MARKER: &str = "FCP_TEST_SSHD";
 pub struct Options<'a> {
     fcpd: Option<PathBuf>,
     lines: Vec<String>,
+    after: String,
     netns: Option<&'a Netns>,
 }
 
@@ -53,6 +54,12 @@ impl<'a> Options<'a> {
     /// One more line of sshd_config, ahead of our own; the first of a keyword counts.
     pub fn line(mut self, line: impl Into<String>) -> Self {
         self.lines.push(line.into());
+        self
+    }
+
+    /// The end of sshd_config, such as Match blocks. The accounts of a test are `fcpt*`.
+    pub fn after(mut self, text: impl Into<String>) -> Self {
+        self.after = text.into();
         self
     }
 
@@ -180,7 +187,7 @@ impl Sshd {
                 Some(netns) => (netns.far(), OWN_PORT).into(),
                 None => (Ipv4Addr::LOCALHOST, free_port()).into(),
             };
-            let config = sshd_config(dir.path(), address, &marker, &options.lines);
+            let config = sshd_config(dir.path(), address, &marker, options);
             fs::write(dir.path().join("sshd_config"), config).unwrap();
             write_known_hosts(dir.path(), address);
             let mut child = spawn(sshd, options.netns, dir.path());
@@ -250,9 +257,9 @@ fn keygen(command: &mut Command) {
     assert!(output.status.success(), "ssh-keygen: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-fn sshd_config(dir: &Path, address: SocketAddr, marker: &str, lines: &[String]) -> String {
+fn sshd_config(dir: &Path, address: SocketAddr, marker: &str, options: &Options<'_>) -> String {
     let mut text = String::new();
-    lines.iter().for_each(|line| writeln!(text, "{line}").unwrap());
+    options.lines.iter().for_each(|line| writeln!(text, "{line}").unwrap());
     let dir = dir.display();
     write!(
         text,
@@ -269,7 +276,7 @@ fn sshd_config(dir: &Path, address: SocketAddr, marker: &str, lines: &[String]) 
         // Tests fail to log in on purpose, and all come from one address.
         text.push_str("PerSourcePenalties no\n");
     }
-    text
+    text + &options.after + "\n"
 }
 
 /// OpenSSH 9.8 and later lock out who failed often; earlier ones do not know the keyword.
