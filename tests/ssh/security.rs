@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use fcp_proto::packet::{Opening, PushOpening};
+use fcp_proto::{Flag, frame};
 use fcp_tests::account::Account;
 use fcp_tests::process::{Daemon, run};
 use fcp_tests::sshd::{HOST, Options, Sshd};
@@ -102,6 +103,11 @@ fn answer_through(sshd: &Sshd, user: &str, server: &Daemon) -> Vec<u8> {
     output.stdout
 }
 
+fn first_flag(answer: &[u8]) -> Option<Flag> {
+    let (frame, _) = frame::decode(answer).unwrap()?;
+    Some(frame.flag)
+}
+
 #[test]
 fn a16_an_sftp_only_account_reaches_no_other_users_fcpd_through_its_login() {
     let options = Options::with_fcpd(FCPD).after(
@@ -110,13 +116,16 @@ fn a16_an_sftp_only_account_reaches_no_other_users_fcpd_through_its_login() {
     let Some(sshd) = Sshd::start(options) else { return };
     let server = fcpd();
     // The way itself is open: our own login gets an answer.
-    assert!(!answer_through(&sshd, sshd.user(), &server).is_empty(), "{}", sshd.log());
+    let answer = answer_through(&sshd, sshd.user(), &server);
+    assert_eq!(first_flag(&answer), Some(Flag::SID), "{answer:?}");
     let Some(account) = Account::new(&sshd, "/usr/sbin/nologin") else { return };
     let mut sftp = Command::new("sftp");
     sftp.arg("-F").arg(sshd.ssh_config()).args(["-b", "/dev/null"]);
     run(sftp.arg(format!("{}@{HOST}", account.name())), LIMIT).assert_success();
+    // No session: at most it is told why.
     let answer = answer_through(&sshd, account.name(), &server);
-    assert!(answer.is_empty(), "{answer:?}");
+    let flag = first_flag(&answer);
+    assert!(matches!(flag, None | Some(Flag::EXCEPTION | Flag::ERROR)), "{answer:?}");
     let log = server.log();
     assert!(log.contains(&account.uid().to_string()), "fcpd names whom it refused: {log}");
 }
