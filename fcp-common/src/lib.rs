@@ -2,11 +2,12 @@
 //!
 //! Three layers, each allowed to use only the ones before it:
 //! - data: [`range_set`];
-//! - decisions, pure: [`select`], [`transfer`], the machines of [`version1`], and the format of the
+//! - decisions, pure: [`select`], [`transfer`], [`auth`] (the proof of a token), the machines of [`version1`], and the format of the
 //!   [`journal`];
 //! - shells, behind the feature `io`: `fs` (every syscall on a user's files), the journal's file,
 //!   `walk`, `engine` (threads and sockets around the machines), `peer` (who is at the other end).
 
+pub mod auth;
 #[cfg(feature = "io")]
 pub mod engine;
 #[cfg(feature = "io")]

@@ -43,7 +43,9 @@ flags! {
     HELLO = 0x10, "Greets on a transport where no version 1 peer can be.";
     ACCEPT = 0x11, "Answers HELLO with what was agreed.";
     PART = 0x12, "Bytes of a message that the next frames continue.";
+    CHALLENGE = 0x13, "Answers HELLO that offers a proof: the server's nonce.";
     ACK = 0x14, "Every message up to a sequence number has arrived.";
+    PROOF = 0x15, "Answers CHALLENGE: that the client has the token.";
     DATA = 0x18, "Bytes of a block.";
     BLOCK = 0x19, "Ends a block: its extent and digest.";
     WHOLE = 0x1a, "A small file's whole content and digest.";

@@ -4,6 +4,7 @@
 //! every byte of the protocol can be tested, replayed and fuzzed. PROTOCOL.md is its normative
 //! text; the golden tests hold both to the same bytes.
 
+pub mod auth;
 pub mod coding;
 pub mod error;
 pub mod flag;
@@ -19,6 +20,7 @@ pub mod state;
 pub mod v1;
 pub mod version;
 
+pub use auth::Fingerprint;
 pub use coding::DecodeError;
 pub use error::{ErrorCode, Violation};
 pub use flag::Flag;

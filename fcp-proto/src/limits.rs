@@ -34,6 +34,8 @@ pub const MAX_CONNECTIONS: u16 = 128;
 pub const MAX_OPEN_ENTRIES: u32 = 65_536;
 /// Most bytes of metadata (names, link targets and bookkeeping) of unfinished entries: 64 MiB.
 pub const MAX_OPEN_METADATA: usize = 64 << 20;
+/// Longest name of a token in bytes.
+pub const MAX_TOKEN_NAME: usize = 64;
 /// Most source operands in a request.
 pub const MAX_SOURCES: usize = 10_000;
 /// Most filter rules in a request.

@@ -35,11 +35,15 @@ pub enum State {
     ExpectOpening,
     /// Server: the opening is answered, the session has no request.
     ExpectRequest,
+    /// Server: CHALLENGE is sent.
+    ExpectProof,
     /// Client: PUSH is sent.
     ExpectSid,
     /// Client: PULL is sent. A version 1 server may begin to send before it answers.
     ExpectSidOnPull,
-    /// Client: HELLO is sent.
+    /// Client: HELLO is sent, and it offers a proof.
+    ExpectChallenge,
+    /// Client: HELLO without such an offer is sent, or PROOF.
     ExpectAccept,
     /// Version 1 receiver: MONOFILE has not come.
     ExpectMonofile,
@@ -138,6 +142,7 @@ table! {
     One Sender ExpectDone: [DONE EXCEPTION] [FILE_READY] false;
     One Sender ExpectNothing: [] [EXCEPTION] false;
     Two Server ExpectOpening: [PUSH PULL ATTACH HELLO] [] false;
+    Two Server ExpectProof: [PROOF ERROR] [] false;
     Two Server ExpectRequest: [REQUEST PART ACK ERROR] [KEEPALIVE] true;
     Two Server ExpectRestOfMessage:
         [PART REQUEST ENTRIES DIRS_END DIGESTS PROBLEM REPLACED GONE FINISH
@@ -145,6 +150,7 @@ table! {
     Two Client ExpectSid: [SID EXCEPTION ERROR] [] false;
     Two Client ExpectSidOnPull:
         [SID MONOFILE DIR_INFO FILE_INFO FILE_COUNT EXCEPTION ERROR] [] false;
+    Two Client ExpectChallenge: [CHALLENGE ERROR] [] false;
     Two Client ExpectAccept: [ACCEPT ERROR] [] false;
     Two Receiver ExpectEntries:
         [ENTRIES DIRS_END DIGESTS PROBLEM REPLACED GONE FINISH DATA WHOLE PART ACK ERROR]

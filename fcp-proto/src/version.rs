@@ -1,6 +1,7 @@
 //! Versions, features and what two ends agree on, once, at the start.
 
-use crate::coding::{DecodeError, Reader, Wire};
+use crate::auth::{AuthOffer, DirectOffer, Fingerprint, Signature};
+use crate::coding::{DecodeError, Reader, Wire, decode_exact, put_bytes16};
 use crate::frame::MAX_PAYLOAD;
 use crate::limits::{MAX_CONNECTIONS, MAX_OPEN_ENTRIES, MIN_FRAME};
 
@@ -52,6 +53,11 @@ pub struct Hello {
     pub open_entries: u32,
     /// Seconds of silence after which a connection is dead.
     pub idle_secs: u16,
+    /// This end will prove that it has a token, and asks for the same. Only over transports that
+    /// keep what is said to themselves.
+    pub auth: Option<AuthOffer>,
+    /// This end would use a direct data port, and shows this certificate there.
+    pub direct: Option<Fingerprint>,
 }
 
 impl Hello {
@@ -65,6 +71,8 @@ impl Hello {
             connections: connections.min(MAX_CONNECTIONS),
             open_entries: MAX_OPEN_ENTRIES,
             idle_secs: IDLE_SECS,
+            auth: None,
+            direct: None,
         }
     }
 }
@@ -141,8 +149,9 @@ impl Wire for Hello {
     fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.min_version.to_be_bytes());
         out.extend_from_slice(&self.max_version.to_be_bytes());
-        let limits = Limits::from(self);
-        limits.encode(out);
+        Limits::from(self).encode(out);
+        put_extension(AUTH, self.auth.as_ref(), out);
+        put_extension(DIRECT, self.direct.as_ref(), out);
     }
 
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -151,7 +160,12 @@ impl Wire for Hello {
             return Err(DecodeError::Malformed("an empty range of versions"));
         }
         let l = Limits::decode(r)?;
-        skip_extensions(r)?;
+        let (mut auth, mut direct) = (None, None);
+        extensions(r, |key, bytes| match key {
+            AUTH => set(&mut auth, bytes),
+            DIRECT => set(&mut direct, bytes),
+            _ => Ok(()),
+        })?;
         Ok(Hello {
             min_version,
             max_version,
@@ -160,6 +174,8 @@ impl Wire for Hello {
             connections: l.connections,
             open_entries: l.open_entries,
             idle_secs: l.idle_secs,
+            auth,
+            direct,
         })
     }
 }
@@ -173,7 +189,6 @@ impl Wire for Agreed {
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let version = r.u16()?;
         let l = Limits::decode(r)?;
-        skip_extensions(r)?;
         Ok(Agreed {
             version,
             features: l.features,
@@ -241,13 +256,60 @@ impl Wire for Limits {
     }
 }
 
-/// Skips `key u16 | length u16 | bytes` fields of later versions; none is known yet.
-fn skip_extensions(r: &mut Reader<'_>) -> Result<(), DecodeError> {
+/// What a server says in ACCEPT and SID besides what was agreed.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct ReplyExtra {
+    /// That the server knows the token; there if and only if the client offered a proof.
+    pub auth: Option<Signature>,
+    /// Where the client may open data connections; only if it asked.
+    pub direct: Option<DirectOffer>,
+}
+
+impl Wire for ReplyExtra {
+    fn encode(&self, out: &mut Vec<u8>) {
+        put_extension(AUTH, self.auth.as_ref(), out);
+        put_extension(DIRECT, self.direct.as_ref(), out);
+    }
+
+    fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let mut extra = ReplyExtra::default();
+        extensions(r, |key, bytes| match key {
+            AUTH => set(&mut extra.auth, bytes),
+            DIRECT => set(&mut extra.direct, bytes),
+            _ => Ok(()),
+        })?;
+        Ok(extra)
+    }
+}
+
+const AUTH: u16 = 1;
+const DIRECT: u16 = 2;
+
+/// Reads `key u16 | length u16 | bytes` fields to the end; unknown keys are of later versions.
+fn extensions(
+    r: &mut Reader<'_>,
+    mut known: impl FnMut(u16, &[u8]) -> Result<(), DecodeError>,
+) -> Result<(), DecodeError> {
     while !r.is_empty() {
-        r.u16()?;
-        r.bytes16(usize::from(u16::MAX))?;
+        let key = r.u16()?;
+        known(key, r.bytes16(usize::from(u16::MAX))?)?;
     }
     Ok(())
+}
+
+fn set<T: Wire>(slot: &mut Option<T>, bytes: &[u8]) -> Result<(), DecodeError> {
+    match slot.replace(decode_exact(bytes)?) {
+        None => Ok(()),
+        Some(_) => Err(DecodeError::Malformed("an extension twice")),
+    }
+}
+
+fn put_extension(key: u16, value: Option<&impl Wire>, out: &mut Vec<u8>) {
+    let Some(value) = value else { return };
+    let mut bytes = Vec::new();
+    value.encode(&mut bytes);
+    out.extend_from_slice(&key.to_be_bytes());
+    put_bytes16(out, &bytes, usize::from(u16::MAX));
 }
 
 #[cfg(test)]
@@ -297,6 +359,19 @@ mod tests {
         hello.encode(&mut bytes);
         bytes.extend_from_slice(&[0x12, 0x34, 0, 2, 9, 9]);
         assert_eq!(decode_exact::<Hello>(&bytes), Ok(hello));
+        bytes.pop();
+        assert_eq!(decode_exact::<Hello>(&bytes), Err(DecodeError::Truncated));
+    }
+
+    #[test]
+    fn a_field_that_comes_twice_or_has_another_length_is_refused() {
+        let hello = Hello { direct: Some(Fingerprint([7; 32])), ..Hello::ours(8) };
+        let mut bytes = Vec::new();
+        hello.encode(&mut bytes);
+        assert_eq!(decode_exact::<Hello>(&bytes).as_ref(), Ok(&hello));
+        let field = bytes[22..].to_vec();
+        assert!(decode_exact::<Hello>(&[bytes.clone(), field].concat()).is_err());
+        bytes[25] = 31;
         bytes.pop();
         assert_eq!(decode_exact::<Hello>(&bytes), Err(DecodeError::Truncated));
     }

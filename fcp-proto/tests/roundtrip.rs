@@ -3,14 +3,16 @@
 // Helpers of tests may panic as tests do.
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
+use fcp_proto::auth::{AuthOffer, DirectOffer, Signature};
 use fcp_proto::coding::{Wire, decode_exact};
 use fcp_proto::frame::{self, Frame};
 use fcp_proto::limits::{BLOCK, MAX_FILE_SIZE, MAX_TEXT, V1_CHUNK, V1_MAX_FILE_SIZE};
 use fcp_proto::packet::*;
 use fcp_proto::v1::{V1Chunk, V1Dir, V1File, V1Packet, timestamp_from_f64};
-use fcp_proto::version::{Features, Hello, negotiate};
+use fcp_proto::version::{Features, Hello, ReplyExtra, negotiate};
 use fcp_proto::{
-    Digest, DirId, ErrorCode, FileId, Flag, Name, RelPath, SessionId, SourceVersion, Timestamp,
+    Digest, DirId, ErrorCode, FileId, Fingerprint, Flag, Name, RelPath, SessionId, SourceVersion,
+    Timestamp,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -154,15 +156,27 @@ fn hello() -> impl Strategy<Value = Hello> {
                 connections,
                 open_entries,
                 idle_secs: idle,
+                auth: None,
+                direct: None,
             }
         },
     )
 }
 
+/// A HELLO with any of its extensions.
+fn offer() -> impl Strategy<Value = Hello> {
+    let auth = proptest::option::of(("|[a-z0-9._][a-zA-Z0-9._-]{0,63}", any::<[u8; 32]>()));
+    (hello(), auth, any::<Option<[u8; 32]>>()).prop_map(|(hello, auth, direct)| Hello {
+        auth: auth.map(|(name, nonce)| AuthOffer::new(&name, nonce).unwrap()),
+        direct: direct.map(Fingerprint),
+        ..hello
+    })
+}
+
 fn opening() -> impl Strategy<Value = Opening> {
     let text = || "\\PC{0,40}";
     let texts = || vec("\\PC{0,40}", 0..9);
-    let fcp = || proptest::option::of(hello());
+    let fcp = || proptest::option::of(offer());
     prop_oneof![
         (text(), text(), fcp()).prop_map(|(user, dst, fcp)| Opening::Push(PushOpening {
             user,
@@ -175,7 +189,7 @@ fn opening() -> impl Strategy<Value = Opening> {
             }
         ),
         any::<[u8; 16]>().prop_map(|sid| Opening::Attach(SessionId(sid))),
-        hello().prop_map(Opening::Hello),
+        offer().prop_map(Opening::Hello),
     ]
 }
 
@@ -241,11 +255,21 @@ proptest! {
     }
 
     #[test]
-    fn replies(ours in hello(), theirs in hello(), sid: [u8; 16]) {
+    fn replies(
+        ours in hello(),
+        theirs in hello(),
+        sid: [u8; 16],
+        signature: Option<[u8; 32]>,
+        direct in proptest::option::of((1u16.., any::<[u8; 32]>())),
+    ) {
         let agreed = negotiate(&ours, &theirs).ok();
         prop_assert!(agreed.as_ref().is_none_or(|a| a.is_within(&ours) && a.is_within(&theirs)));
         let bare = agreed.is_none();
-        let reply = Reply { sid: SessionId(sid), agreed };
+        let extra = ReplyExtra {
+            auth: signature.filter(|_| !bare).map(Signature),
+            direct: direct.filter(|_| !bare).map(|(port, key)| DirectOffer { port, fingerprint: Fingerprint(key) }),
+        };
+        let reply = Reply { sid: SessionId(sid), agreed, extra };
         for flag in [Flag::SID, Flag::ACCEPT] {
             let mut bytes = Vec::new();
             reply.encode(flag, &mut bytes);

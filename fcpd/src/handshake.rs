@@ -13,7 +13,7 @@ use fcp_proto::packet::{
     Message, Opening, OpeningRefused, PullOpening, PushOpening, Reply, Request, Sequenced,
     WireError,
 };
-use fcp_proto::version::{Agreed, Hello, negotiate};
+use fcp_proto::version::{Agreed, Hello, ReplyExtra, negotiate};
 use fcp_proto::{ErrorCode, Flag, SessionId, Violation, coding::Wire, frame};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -159,7 +159,13 @@ async fn greet(server: &Server, mut stream: TcpStream, uid: u32, theirs: &Hello)
         }
     };
     let sid = registration.sid();
-    match first_exchange(server, &mut stream, Reply { sid, agreed: Some(agreed.clone()) }).await {
+    match first_exchange(
+        server,
+        &mut stream,
+        Reply { sid, agreed: Some(agreed.clone()), extra: ReplyExtra::default() },
+    )
+    .await
+    {
         Ok(request) => {
             let start = Start { sid, uid, request, agreed, stream, permit, inlet };
             request::run(server, start).await;

@@ -45,7 +45,7 @@ pub(crate) async fn serve(server: &Server, mut stream: TcpStream, opening: Openi
     };
     let sid = registration.sid();
     let mut answer = Vec::new();
-    Reply { sid, agreed: None }.encode(Flag::SID, &mut answer);
+    Reply::version_1(sid).encode(Flag::SID, &mut answer);
     if let Err(error) = write(server, &mut stream, &answer).await {
         let why = format_args!("session {sid} of uid {uid}: the peer took no answer: {error}");
         return server.refusals.log("request", why);

@@ -226,7 +226,8 @@ pub(crate) fn serve(
         };
         let agreed = agree(negotiate(&Hello::ours(4), &theirs).unwrap());
         let mut bytes = Vec::new();
-        Reply { sid: SessionId([7; 16]), agreed: Some(agreed) }.encode(Flag::SID, &mut bytes);
+        Reply { sid: SessionId([7; 16]), agreed: Some(agreed), extra: Default::default() }
+            .encode(Flag::SID, &mut bytes);
         peer.bytes(&bytes);
         let _request = peer.read();
         peer.frame(Flag::ACK.0, &1u32.to_be_bytes());

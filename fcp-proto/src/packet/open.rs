@@ -8,7 +8,7 @@ use crate::flag::Flag;
 use crate::frame::{self, Frame};
 use crate::ids::SessionId;
 use crate::limits::{MAX_JSON_DEPTH, MAX_SOURCES};
-use crate::version::{Agreed, Hello};
+use crate::version::{Agreed, Hello, ReplyExtra};
 
 /// The first packet of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +59,13 @@ pub struct Reply {
     pub sid: SessionId,
     /// What was agreed; `None` is a version 1 server.
     pub agreed: Option<Agreed>,
+    /// What else the server says; nothing, from a version 1 server.
+    pub extra: ReplyExtra,
 }
+
+/// What `fcpd` writes first on its standard output, when a peer reached it as a command: whatever
+/// came before was printed by the login shell.
+pub const STDIO_PREAMBLE: [u8; 16] = *b"\0fcpd-stdio-v2\r\n";
 
 /// Why an opening is refused; always the peer's fault.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -105,6 +111,11 @@ impl Opening {
 }
 
 impl Reply {
+    /// The answer of a version 1 server.
+    pub fn version_1(sid: SessionId) -> Reply {
+        Reply { sid, agreed: None, extra: ReplyExtra::default() }
+    }
+
     /// Reads the answer to PUSH, PULL or HELLO.
     pub fn decode(frame: Frame<'_>) -> Result<Reply, Violation> {
         let flag = frame.flag;
@@ -116,7 +127,7 @@ impl Reply {
             // Only a version 1 server answers with a bare id, and only in SID.
             let bare = flag == Flag::SID && r.is_empty();
             let agreed = if bare { None } else { Some(Agreed::decode(r)?) };
-            Ok(Reply { sid, agreed })
+            Ok(Reply { sid, agreed, extra: ReplyExtra::decode(r)? })
         })
     }
 
@@ -126,6 +137,7 @@ impl Reply {
             out.extend_from_slice(&self.sid.0);
             if let Some(agreed) = &self.agreed {
                 agreed.encode(out);
+                self.extra.encode(out);
             }
         });
     }
@@ -301,7 +313,7 @@ mod tests {
     fn w04_only_sid_may_leave_out_what_was_agreed() {
         let payload = [7; 16];
         let reply = |flag| Reply::decode(Frame { flag, payload: &payload });
-        assert_eq!(reply(Flag::SID), Ok(Reply { sid: SessionId(payload), agreed: None }));
+        assert_eq!(reply(Flag::SID), Ok(Reply::version_1(SessionId(payload))));
         assert!(reply(Flag::ACCEPT).is_err());
         assert!(Reply::decode(Frame { flag: Flag::SID, payload: &payload[1..] }).is_err());
     }

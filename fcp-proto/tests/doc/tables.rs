@@ -34,7 +34,7 @@ fn errors() -> String {
 }
 
 fn limits() -> String {
-    let rows: [(&str, u64); 22] = [
+    let rows: [(&str, u64); 23] = [
         ("bytes of a frame's payload", fcp_proto::frame::MAX_PAYLOAD as u64),
         ("smallest frame payload that may be agreed on", l::MIN_FRAME.into()),
         ("bytes of a message, its number included", l::MAX_MESSAGE as u64),
@@ -53,6 +53,7 @@ fn limits() -> String {
         ("bytes of their metadata", l::MAX_OPEN_METADATA as u64),
         ("messages that are not acknowledged", l::MAX_UNACKED_MESSAGES as u64),
         ("bytes of such messages", l::MAX_UNACKED_BYTES as u64),
+        ("bytes of a token's name", l::MAX_TOKEN_NAME as u64),
         ("sources in a request", l::MAX_SOURCES as u64),
         ("filter rules in a request", l::MAX_RULES as u64),
         ("bytes of a filter rule", l::MAX_RULE as u64),

@@ -102,6 +102,12 @@ fn refused_openings() -> Vec<(Flag, &'static str, Vec<u8>)> {
         (Flag::HELLO, "version-0", hello(0, &[0, 0])),
         (Flag::HELLO, "small-frame", hello(12, &[0, 1])),
         (Flag::HELLO, "extension", hello(22, &[0x12, 0x34, 0, 2, 9, 9])),
+        (Flag::HELLO, "token-name", set("HELLO-proof", 22 + 4 + 33, b"-")),
+        (Flag::HELLO, "extension-twice", {
+            let proof = example("HELLO-proof");
+            [proof.clone(), proof[22..].to_vec()].concat()
+        }),
+        (Flag::ACCEPT, "port-0", set("ACCEPT-proof", 36 + 36 + 4, &[0, 0])),
         (Flag::ACCEPT, "bare", vec![7; 16]),
         (Flag::ACCEPT, "idle-0", set("ACCEPT", 34, &[0, 0])),
     ]

@@ -3,6 +3,7 @@
 mod content;
 mod messages;
 mod openings;
+mod proof;
 
 use std::fmt;
 
@@ -101,6 +102,7 @@ pub(crate) fn all() -> Vec<Example> {
     [
         openings::version_1(),
         openings::both(),
+        openings::identities(),
         messages::of_the_sender(),
         messages::of_the_receiver(),
         content::all(),

@@ -1,9 +1,11 @@
 //! Openings and their answers, and version 1.
 
+use fcp_proto::auth::{AuthOffer, Challenge, DirectOffer};
+use fcp_proto::coding::{Wire, decode_exact};
 use fcp_proto::packet::*;
 use fcp_proto::v1::{V1Chunk, V1Dir, V1File, V1Packet};
-use fcp_proto::version::{Hello, negotiate};
-use fcp_proto::{FileId, Flag, RelPath, SessionId};
+use fcp_proto::version::{Hello, ReplyExtra, negotiate};
+use fcp_proto::{FileId, Fingerprint, Flag, RelPath, SessionId};
 
 use super::*;
 
@@ -16,7 +18,7 @@ pub(super) fn version_1() -> Vec<Example> {
     vec![
         opening("PUSH-1", Opening::Push(push(None)), &[("JSON=", ALL)]),
         opening("PULL-1", Opening::Pull(pull(None)), &[("JSON=", ALL)]),
-        reply("SID-1", Flag::SID, Reply { sid: SID, agreed: None }, &[("session id", 16)]),
+        reply("SID-1", Flag::SID, Reply::version_1(SID), &[("session id", 16)]),
         opening("ATTACH", Opening::Attach(SID), &[("session id", 16)]),
         v1("MONOFILE", V1Packet::Monofile(false), &[("a tree follows", 1)]),
         v1(
@@ -66,7 +68,7 @@ pub(super) fn both() -> Vec<Example> {
         ("60 s idle", 2),
     ];
     let fields = |first: &[(&'static str, usize)]| [first, &limits].concat();
-    let answer = Reply { sid: SID, agreed: Some(agreed) };
+    let answer = Reply { sid: SID, agreed: Some(agreed), extra: ReplyExtra::default() };
     let agreed_fields = fields(&[("session id", 16), ("version 2", 2)]);
     vec![
         opening(
@@ -79,6 +81,61 @@ pub(super) fn both() -> Vec<Example> {
         reply("SID-2", Flag::SID, answer.clone(), &agreed_fields),
         reply("ACCEPT", Flag::ACCEPT, answer, &agreed_fields),
     ]
+}
+
+/// The packets of a proof, and of a direct data port.
+pub(super) fn identities() -> Vec<Example> {
+    let proven = proof::computed();
+    let offer = AuthOffer::new(proof::NAME, proof::CLIENT_NONCE).expect("a name");
+    let hello =
+        Hello { auth: Some(offer), direct: Some(Fingerprint([0xc1; 32])), ..Hello::ours(8) };
+    let agreed = negotiate(&hello, &Hello::ours(128)).expect("one version");
+    let direct = DirectOffer { port: 40_123, fingerprint: Fingerprint([0x5e; 32]) };
+    let extra = ReplyExtra { auth: Some(proven.signature), direct: Some(direct) };
+    let accept = Reply { sid: SID, agreed: Some(agreed), extra };
+    let challenge = Challenge { nonce: proof::SERVER_NONCE };
+    vec![
+        opening(
+            "HELLO-proof",
+            Opening::Hello(hello),
+            &[
+                ("as in HELLO", 22),
+                ("field 1, 39 bytes", 4),
+                ("client nonce", 32),
+                ("token name=", 7),
+                ("field 2, 32 bytes", 4),
+                ("client's certificate", 32),
+            ],
+        ),
+        value("CHALLENGE", Flag::CHALLENGE, challenge, &[("server nonce", 32)]),
+        value("PROOF", Flag::PROOF, proven.proof, &[("proof", 32)]),
+        reply(
+            "ACCEPT-proof",
+            Flag::ACCEPT,
+            accept,
+            &[
+                ("as in ACCEPT", 36),
+                ("field 1, 32 bytes", 4),
+                ("server's signature", 32),
+                ("field 2, 34 bytes", 4),
+                ("port 40123", 2),
+                ("server's certificate", 32),
+            ],
+        ),
+    ]
+}
+
+fn value<T: Wire + PartialEq + fmt::Debug + 'static>(
+    name: &'static str,
+    flag: Flag,
+    value: T,
+    fields: &[(&'static str, usize)],
+) -> Example {
+    let mut payload = Vec::new();
+    value.encode(&mut payload);
+    bare(name, flag, &payload, fields, move |bytes| {
+        assert_eq!(decode_exact::<T>(bytes).as_ref(), Ok(&value));
+    })
 }
 
 fn push(fcp: Option<Hello>) -> PushOpening {
