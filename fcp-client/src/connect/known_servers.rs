@@ -19,7 +19,8 @@ use rustix::fs::{FlockOperation, flock};
 /// More than anybody's pins.
 const MAX_SIZE: u64 = 1 << 20;
 /// What a new file begins with.
-const HEADER: &str = "# The keys of fcp:// servers, each pinned on first use: host:port SHA256:hex\n";
+const HEADER: &str =
+    "# The keys of fcp:// servers, each pinned on first use: host:port SHA256:hex\n";
 /// Longest name of DNS.
 const MAX_HOST: usize = 253;
 
@@ -210,8 +211,7 @@ impl KnownServers {
     ) -> Result<Verdict, KnownServersError> {
         let mut pinned = Vec::new();
         for (line, text) in (1..).zip(text.lines()) {
-            let malformed =
-                || KnownServersError::Malformed { path: self.shown_path(), line };
+            let malformed = || KnownServersError::Malformed { path: self.shown_path(), line };
             let Some((name, fingerprint)) = parse_line(text).map_err(|_| malformed())? else {
                 continue;
             };

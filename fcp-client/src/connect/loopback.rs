@@ -2,11 +2,6 @@
 //!
 //! All of it blocks, each step for ten seconds at most; nothing else is to be done meanwhile.
 
-pub mod grow;
-pub mod known_servers;
-pub mod ramp;
-pub mod token;
-
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
