@@ -19,18 +19,23 @@ const STACK: usize = 256 << 10;
 /// bounded time.
 pub type Dial = Arc<dyn Fn() -> io::Result<Duplex> + Send + Sync>;
 
-/// What further connections are opened for and by.
-pub struct Growing {
-    /// How many, and when.
-    pub ramp: Ramp,
-    /// How one is opened; called from several threads at once.
-    pub dial: Dial,
-    /// Connections that the session has already and the ramp counts.
-    pub existing: u16,
-    /// The session's.
+/// The session that further connections are opened for.
+#[derive(Clone)]
+pub struct Session {
+    /// Its inlet.
     pub connections: Connections,
-    /// The session's.
+    /// Its numbers.
     pub counters: Arc<Counters>,
+}
+
+/// How further connections are opened.
+pub struct Prepared {
+    /// How many, and when; the session's first connection of this kind counts.
+    pub ramp: Ramp,
+    /// That first connection, when the session does not have it yet.
+    pub first: Option<Duplex>,
+    /// Opens one; called from several threads at once.
+    pub dial: Dial,
 }
 
 /// Opens no more connections once it is dropped; keep it while the session runs.
@@ -50,19 +55,26 @@ enum News {
     Over,
 }
 
-impl Growing {
-    /// Starts the thread. A session without it is slower, not wrong, so this does not fail.
-    pub fn start(self) -> Growth {
+impl Growth {
+    /// Starts the thread, which first runs `prepare`; an error of that, which it has told itself,
+    /// is the end. A session without further connections is slower, not wrong, so this does not
+    /// fail.
+    pub fn start(
+        session: Session,
+        prepare: impl FnOnce() -> io::Result<Prepared> + Send + 'static,
+    ) -> Growth {
         let (news, inbox) = mpsc::channel();
         let is_over = Arc::new(AtomicBool::new(false));
-        let thread = Thread {
-            alive: Arc::new(AtomicU16::new(self.existing)),
-            is_over: Arc::clone(&is_over),
-            news: news.clone(),
-            growing: self,
-        };
-        spawn("fcp-grow", move || thread.run(&inbox));
-        Growth { is_over, news }
+        let growth = Growth { is_over: Arc::clone(&is_over), news: news.clone() };
+        spawn("fcp-grow", move || {
+            let Ok(Prepared { ramp, first, dial }) = prepare() else { return };
+            // The first one is there, or is about to be.
+            let alive = Arc::new(AtomicU16::new(1));
+            let thread = Thread { session, ramp, dial, alive, is_over, news };
+            first.into_iter().for_each(|first| thread.add(first));
+            thread.run(&inbox);
+        });
+        growth
     }
 }
 
@@ -74,7 +86,9 @@ impl Drop for Growth {
 }
 
 struct Thread {
-    growing: Growing,
+    session: Session,
+    ramp: Ramp,
+    dial: Dial,
     alive: Arc<AtomicU16>,
     is_over: Arc<AtomicBool>,
     news: Sender<News>,
@@ -83,13 +97,13 @@ struct Thread {
 impl Thread {
     fn run(mut self, inbox: &Receiver<News>) {
         let started = Instant::now();
-        self.open(self.growing.ramp.initial().saturating_sub(self.growing.existing));
-        while !self.growing.ramp.is_over() {
+        self.open(self.ramp.initial().saturating_sub(1));
+        while !self.ramp.is_over() {
             match inbox.recv_timeout(SAMPLE) {
                 Ok(News::Over) | Err(mpsc::RecvTimeoutError::Disconnected) => return,
                 Ok(News::Refused(error)) => {
                     tracing::info!("no more connections: {error}");
-                    self.growing.ramp.handle_refused();
+                    self.ramp.handle_refused();
                 }
                 Err(mpsc::RecvTimeoutError::Timeout) => self.sample(started.elapsed()),
             }
@@ -97,13 +111,20 @@ impl Thread {
     }
 
     fn sample(&mut self, now: Duration) {
-        let counters = &self.growing.counters;
+        let counters = &self.session.counters;
         let moved = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         let bytes = moved(&counters.wire_in).saturating_add(moved(&counters.wire_out));
         let alive = self.alive.load(Ordering::Acquire);
-        if let Step::Open(more) = self.growing.ramp.handle_sample(now, bytes, alive) {
+        if let Step::Open(more) = self.ramp.handle_sample(now, bytes, alive) {
             tracing::debug!("{alive} connections, {bytes} bytes so far: opening {more} more");
             self.open(more);
+        }
+    }
+
+    /// Adds a connection that counts already.
+    fn add(&self, duplex: Duplex) {
+        if !self.is_over.load(Ordering::Acquire) {
+            self.session.connections.add(duplex.with_guard(Alive(Arc::clone(&self.alive))));
         }
     }
 
@@ -111,8 +132,8 @@ impl Thread {
     fn open(&self, count: u16) {
         for _ in 0..count {
             let (alive, is_over) = (Arc::clone(&self.alive), Arc::clone(&self.is_over));
-            let (dial, news) = (Arc::clone(&self.growing.dial), self.news.clone());
-            let connections = self.growing.connections.clone();
+            let (dial, news) = (Arc::clone(&self.dial), self.news.clone());
+            let connections = self.session.connections.clone();
             spawn("fcp-dial", move || match dial() {
                 Ok(_) if is_over.load(Ordering::Acquire) => {}
                 Ok(duplex) => connections.add(duplex.with_guard(Alive::new(alive))),
@@ -155,9 +176,10 @@ mod tests {
 
     const FAR: Duration = Duration::from_millis(50);
 
-    fn growing(ramp: Ramp, inlet: &Inlet, dial: Dial) -> Growing {
-        let connections = inlet.connections();
-        Growing { ramp, dial, existing: 1, connections, counters: Arc::default() }
+    fn start(ramp: Ramp, inlet: &Inlet, dial: Dial) -> (Growth, Arc<Counters>) {
+        let session = Session { connections: inlet.connections(), counters: Arc::default() };
+        let counters = Arc::clone(&session.counters);
+        (Growth::start(session, move || Ok(Prepared { ramp, first: None, dial })), counters)
     }
 
     fn wait_for(count: &AtomicU16, wanted: u16) {
@@ -189,7 +211,7 @@ mod tests {
         let (dial, count) = dialer(Duration::from_millis(300));
         let started = Instant::now();
         let ramp = Ramp::new(PathKind::Direct, FAR, 9, true);
-        let growth = growing(ramp, &inlet, dial).start();
+        let (growth, _) = start(ramp, &inlet, dial);
         wait_for(&count, 8);
         assert!(started.elapsed() < Duration::from_millis(1500), "{:?}", started.elapsed());
         drop(growth);
@@ -200,9 +222,7 @@ mod tests {
         let inlet = Inlet::new();
         let (dial, count) = dialer(Duration::ZERO);
         let ramp = Ramp::new(PathKind::Direct, FAR, 8, false);
-        let growing = growing(ramp, &inlet, dial);
-        let counters = Arc::clone(&growing.counters);
-        let growth = growing.start();
+        let (growth, counters) = start(ramp, &inlet, dial);
         wait_for(&count, 3);
         let end = Instant::now() + Duration::from_secs(10);
         while count.load(Ordering::Acquire) < 7 && Instant::now() < end {
@@ -223,7 +243,7 @@ mod tests {
             Err(io::ErrorKind::ConnectionRefused.into())
         });
         let ramp = Ramp::new(PathKind::Ssh { free_logins: true }, FAR, 9, true);
-        let growth = growing(ramp, &inlet, refuse).start();
+        let (growth, _) = start(ramp, &inlet, refuse);
         wait_for(&calls, 2);
         std::thread::sleep(SAMPLE * 3);
         wait_for(&calls, 2);
@@ -241,7 +261,7 @@ mod tests {
             Ok(dial()?.with_guard(guard))
         });
         let ramp = Ramp::new(PathKind::Direct, FAR, 3, true);
-        drop(growing(ramp, &inlet, guarded).start());
+        drop(start(ramp, &inlet, guarded));
         wait_for(&count, 2);
         wait_for(&closed, 0);
     }

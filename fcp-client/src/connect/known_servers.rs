@@ -120,6 +120,12 @@ impl ServerName {
         is_name(&host).then(|| ServerName(format!("{host}:{port}")))
     }
 
+    /// How errors call it, whatever it is.
+    pub fn shown(host: &str, port: u16) -> String {
+        let host = fcp_proto::escape_text(host);
+        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    }
+
     fn parse(text: &str) -> Option<ServerName> {
         let (host, port) = text.rsplit_once(':')?;
         let host = match host.strip_prefix('[') {
