@@ -8,12 +8,16 @@ pub mod access;
 pub mod cli;
 pub mod config;
 mod daemon;
+mod greet;
 mod handshake;
+pub mod identity;
 mod logging;
 mod request;
+pub mod scope;
 pub mod server;
 mod sessions;
 pub mod shutdown;
+pub mod transport;
 mod version1;
 mod waiting;
 

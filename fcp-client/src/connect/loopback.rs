@@ -8,24 +8,14 @@ use std::time::{Duration, Instant};
 
 use fcp_common::engine::Duplex;
 use fcp_common::peer::server_uid;
-use fcp_common::version1::{HandshakeError, Opened, read_reply};
+use fcp_common::version1::Opened;
 use fcp_proto::SessionId;
-use fcp_proto::packet::{Opening, PullOpening, PushOpening};
-use fcp_proto::version::{Agreed, Hello, IDLE_SECS};
+use fcp_proto::packet::Opening;
+use fcp_proto::version::{Agreed, IDLE_SECS};
 
+use super::PATIENCE;
+use super::plain::{Purpose, greet, io_help};
 use crate::error::CliError;
-
-/// How long connecting and each answer of the greeting may take.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// What a session is opened for; version 1 servers need to know at once.
-#[derive(Clone, Debug)]
-pub enum Purpose {
-    /// To send; the destination.
-    Push(Vec<u8>),
-    /// To receive; the sources.
-    Pull(Vec<Vec<u8>>),
-}
 
 /// An opened session.
 pub struct Session {
@@ -46,9 +36,10 @@ pub fn open(
     protocol: Option<u16>,
 ) -> Result<Session, CliError> {
     let failed = |reason: String| CliError::Connect { server: server.to_string(), reason };
-    let mut first = dial(server).map_err(&failed)?;
+    let first = dial(server).map_err(&failed)?;
+    let mut patient = UntilThen { stream: &first, end: Instant::now() + PATIENCE };
     let Opened { reply, early } =
-        greet(&mut first, purpose, connections, protocol).map_err(&failed)?;
+        greet(&mut patient, purpose, connections, protocol).map_err(&failed)?;
     let wanted = reply.agreed.as_ref().map_or(connections, |a| a.connections.min(connections));
     let mut streams = vec![first];
     for _ in 1..wanted {
@@ -106,65 +97,6 @@ fn connect_help(error: &io::Error) -> String {
     }
 }
 
-fn greet(
-    stream: &mut TcpStream,
-    purpose: &Purpose,
-    connections: u16,
-    protocol: Option<u16>,
-) -> Result<Opened, String> {
-    let fcp = (protocol != Some(1)).then(|| Hello::ours(connections));
-    let (asked, offer) = (fcp.is_some(), fcp.clone());
-    // What version 2 asks for follows in REQUEST, so that it may be what version 1 cannot say.
-    let mut out = Vec::new();
-    let sayable = purpose.say(fcp.clone(), &mut out);
-    if sayable.is_err() && asked {
-        let nothing = Purpose::Pull(Vec::new());
-        nothing.say(fcp, &mut out)?;
-    } else {
-        sayable.clone()?;
-    }
-    stream.write_all(&out).map_err(|e| io_help(&e))?;
-    let pull = sayable.is_err() || matches!(purpose, Purpose::Pull(_));
-    let mut reader = UntilThen { stream, end: Instant::now() + PATIENCE };
-    let opened = read_reply(&mut reader, pull).map_err(|error| match error {
-        HandshakeError::Io(error) => io_help(&error),
-        other => other.to_string(),
-    })?;
-    match (&opened.reply.agreed, protocol) {
-        (None, Some(2)) => Err("it speaks only version 1".to_owned()),
-        (Some(agreed), _) if offer.as_ref().is_some_and(|ours| !agreed.is_within(ours)) => {
-            Err("it agreed on more than was offered".to_owned())
-        }
-        (None, _) => sayable.map(|()| opened),
-        (Some(_), _) if !asked => Err("it answered with what was not asked for".to_owned()),
-        (Some(_), _) if !opened.early.is_empty() => Err("it sent too much at once".to_owned()),
-        _ => Ok(opened),
-    }
-}
-
-impl Purpose {
-    /// Appends the opening, if version 1 could be told all of it, too.
-    fn say(&self, fcp: Option<Hello>, out: &mut Vec<u8>) -> Result<(), String> {
-        let text = |bytes: &[u8]| {
-            String::from_utf8(bytes.to_vec())
-                .map_err(|_| "it speaks only version 1, which needs paths in UTF-8".to_owned())
-        };
-        let user = std::env::var("USER").unwrap_or_default();
-        let opening = match self {
-            Purpose::Push(dst) => Opening::Push(PushOpening { user, dst: text(dst)?, fcp }),
-            Purpose::Pull(srcs) => Opening::Pull(PullOpening {
-                user,
-                srcs: srcs.iter().map(|src| text(src)).collect::<Result<_, _>>()?,
-                include: "*".to_owned(),
-                exclude: Vec::new(),
-                fcp,
-            }),
-        };
-        let too_long = || "it speaks only version 1, and the request is too long for that";
-        Ok(opening.encode(out).ok_or_else(too_long)?)
-    }
-}
-
 fn attach(server: SocketAddr, sid: SessionId) -> Result<TcpStream, String> {
     let mut stream = dial(server)?;
     let mut out = Vec::new();
@@ -173,7 +105,7 @@ fn attach(server: SocketAddr, sid: SessionId) -> Result<TcpStream, String> {
     Ok(stream)
 }
 
-/// A stream that is read until a moment and no longer.
+/// A stream that is read until a moment and no longer; each write has its own limit.
 struct UntilThen<'a> {
     stream: &'a TcpStream,
     end: Instant,
@@ -190,14 +122,12 @@ impl Read for UntilThen<'_> {
     }
 }
 
-fn io_help(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => {
-            "it hung up; its log says why".to_owned()
-        }
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-            format!("no answer within {} seconds", PATIENCE.as_secs())
-        }
-        _ => error.to_string(),
+impl Write for UntilThen<'_> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.stream.write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }

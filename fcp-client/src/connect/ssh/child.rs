@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::process::{self, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -30,7 +31,7 @@ pub enum Errors {
 pub struct Child {
     pid: Pid,
     ended: Arc<Ended>,
-    let_go: bool,
+    let_go: AtomicBool,
 }
 
 /// Starts a program with a pipe to its standard input and one from its standard output. It stays
@@ -38,7 +39,7 @@ pub struct Child {
 ///
 /// # Errors
 /// `NotFound` where there is no such program.
-pub fn start(args: &[OsString], errors: Errors) -> io::Result<(Child, Pipes)> {
+pub fn start(args: &[OsString], errors: Errors) -> io::Result<(Arc<Child>, Pipes)> {
     let (program, rest) = args.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     let stderr = if errors == Errors::Shown { Stdio::inherit() } else { Stdio::null() };
     let mut command = Command::new(program);
@@ -46,7 +47,7 @@ pub fn start(args: &[OsString], errors: Errors) -> io::Result<(Child, Pipes)> {
     let mut process = command.spawn()?;
     let (stdin, stdout) = (process.stdin.take(), process.stdout.take());
     // From here on dropping the child ends it, also when something below fails.
-    let child = Child::watch(process)?;
+    let child = Arc::new(Child::watch(process)?);
     let (Some(stdin), Some(stdout)) = (stdin, stdout) else {
         return Err(io::Error::other("a pipe that was asked for is missing"));
     };
@@ -77,19 +78,32 @@ impl Child {
 
     /// From now on dropping it leaves it running. It ends by itself when its pipes are closed, or
     /// later, when others use its connection, too.
-    pub fn let_go(&mut self) {
-        self.let_go = true;
+    pub fn let_go(&self) {
+        self.let_go.store(true, Ordering::Relaxed);
     }
 
-    /// Ends it now; answers how it ended.
-    pub fn end(&self) -> Option<ExitStatus> {
+    /// Tells it to end, unless it was let go or ends by itself until then.
+    pub fn terminate(&self, end: Instant) {
+        if !self.is_let_go() && self.wait_until(end).is_none() {
+            self.ended.signal(self.pid, Signal::TERM);
+        }
+    }
+
+    /// Ends it now, unless it was let go.
+    pub fn end(&self) {
+        if self.is_let_go() {
+            return;
+        }
         for signal in [Signal::TERM, Signal::KILL] {
             self.ended.signal(self.pid, signal);
-            if let Some(status) = self.wait_until(Instant::now() + TERMINATE) {
-                return Some(status);
+            if self.wait_until(Instant::now() + TERMINATE).is_some() {
+                return;
             }
         }
-        None
+    }
+
+    fn is_let_go(&self) -> bool {
+        self.let_go.load(Ordering::Relaxed)
     }
 
     fn watch(process: process::Child) -> io::Result<Child> {
@@ -99,7 +113,7 @@ impl Child {
         let ended = Arc::new(Ended::default());
         let watcher = Arc::clone(&ended);
         let name = thread::Builder::new().name("ssh-watch".to_owned());
-        let child = Child { pid, ended, let_go: false };
+        let child = Child { pid, ended, let_go: AtomicBool::new(false) };
         name.spawn(move || watcher.watch(pid, process))?;
         Ok(child)
     }
@@ -107,9 +121,7 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        if !self.let_go {
-            self.end();
-        }
+        self.end();
     }
 }
 
@@ -173,7 +185,7 @@ mod tests {
     use std::io::{Read, Write};
     use std::sync::mpsc;
 
-    fn shell(script: &str) -> (Child, Pipes) {
+    fn shell(script: &str) -> (Arc<Child>, Pipes) {
         start(&["sh".into(), "-c".into(), script.into()], Errors::Nowhere).unwrap()
     }
 
@@ -209,7 +221,7 @@ mod tests {
 
     #[test]
     fn one_that_was_let_go_ends_by_itself() {
-        let (mut child, pipes) = shell("cat");
+        let (child, pipes) = shell("cat");
         child.let_go();
         let ended = Arc::clone(&child.ended);
         drop(child);

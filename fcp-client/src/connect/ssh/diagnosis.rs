@@ -17,7 +17,7 @@ pub struct Failed<'a> {
     /// The program that was run.
     pub program: &'a str,
     /// The command that was to run there.
-    pub remote_fcpd: &'a str,
+    pub command: &'a str,
     /// How the program ended; `None` while it runs.
     pub status: Option<ExitStatus>,
     /// What came before the preamble, or instead of it.
@@ -39,16 +39,16 @@ pub fn not_started(program: &str, error: &io::Error) -> String {
 impl Failed<'_> {
     /// In words, for the line "cannot connect to HOST: ...".
     pub fn reason(&self) -> String {
-        let Failed { host, program, remote_fcpd, .. } = *self;
+        let Failed { host, program, command, .. } = *self;
         match (self.status.and_then(|s| s.code()), self.status.and_then(|s| s.signal())) {
             (Some(255), _) => format!("{program} could not connect; what it said is above"),
-            (Some(126), _) => format!("{remote_fcpd} may not be run on {host}; {}", self.remedy()),
-            (Some(127), _) => format!("{remote_fcpd} is not on {host}'s PATH; {}", self.remedy()),
+            (Some(126), _) => format!("{command} may not be run on {host}; {}", self.remedy()),
+            (Some(127), _) => format!("{command} is not on {host}'s PATH; {}", self.remedy()),
             (_, Some(signal)) => format!("{program} was ended by signal {signal}"),
             _ if !self.noise.trim_ascii().is_empty() => self.babble(),
             // Shells of the csh family say 1 for a command that they do not find.
             (Some(1 | 2), _) => format!(
-                "{remote_fcpd} did not start on {host}, what it said is above: either it is not \
+                "{command} did not start on {host}, what it said is above: either it is not \
                  there ({}), or it is older than this fcp and does not know --stdio",
                 self.remedy()
             ),
@@ -71,9 +71,9 @@ impl Failed<'_> {
 
     fn babble(&self) -> String {
         let words = first_line(self.noise);
-        let (host, fcpd) = (self.host, self.remote_fcpd);
+        let (host, command) = (self.host, self.command);
         format!(
-            "{host} printed \"{words}\" and {fcpd} did not answer; perhaps a start-up file of the \
+            "{host} printed \"{words}\" and {command} did not answer; perhaps a start-up file of the \
              shell prints that and ends, or the command is forced"
         )
     }
@@ -93,7 +93,7 @@ mod tests {
 
     fn reason(status: i32, noise: &[u8]) -> String {
         let status = Some(ExitStatus::from_raw(status));
-        Failed { host: "h", program: "ssh", remote_fcpd: "fcpd", status, noise }.reason()
+        Failed { host: "h", program: "ssh", command: "fcpd", status, noise }.reason()
     }
 
     #[test]

@@ -1,17 +1,30 @@
 //! Hosts that the system's ssh reaches: it knows the user's ssh_config, keys, agents and proxies.
 //!
-//! [`command`] is what is typed for the user, [`probe`] what ssh would do, [`child`] a running ssh
-//! and [`pipes`] its two ends, [`master`] where ssh may share a login, [`diagnosis`] why one failed.
+//! [`stdio`] and [`tunnel`] open a session, [`further`] adds connections to it. Below them:
+//! [`route`] is one host and its logins, [`probe`] what ssh would do there, [`command`] what it is
+//! told, [`child`] a running ssh and [`pipes`] its two ends, [`master`] where it may share a login,
+//! [`preamble`] where fcpd begins to speak, [`diagnosis`] why it did not.
 
-pub mod child;
-pub mod command;
-pub mod diagnosis;
-pub mod master;
-pub mod pipes;
-pub mod probe;
+mod child;
+mod command;
+mod diagnosis;
+mod further;
+mod master;
+mod pipes;
+mod preamble;
+mod probe;
+mod route;
+pub mod stdio;
+#[cfg(test)]
+mod tests;
+pub mod tunnel;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+
+pub use further::Further;
+pub use probe::HostFacts;
+pub use stdio::SshSession;
 
 /// What the user wants of ssh; everything that is not set is ssh's own choice.
 #[derive(Clone, Debug, PartialEq, Eq)]
