@@ -220,7 +220,10 @@ mod tests {
         let error = path.reach(&joined).err().unwrap();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
         let error = path.reach_or_fail(&joined).err().unwrap();
-        assert!(error.contains("somebody else answers") && error.contains("--via stdio"), "{error}");
+        assert!(
+            error.contains("somebody else answers") && error.contains("--via stdio"),
+            "{error}"
+        );
         assert!(heard.recv_timeout(Duration::from_millis(100)).is_err());
     }
 

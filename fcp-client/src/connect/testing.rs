@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use fcp_common::auth::{Exchange, Verifier};
 use fcp_common::tls::{self, ClientPin, Identity, server_config};
+use fcp_proto::auth::Proof;
 use fcp_proto::coding::{Wire, decode_exact};
 use fcp_proto::frame::{self, HEAD_LEN, Head};
 use fcp_proto::packet::{Reply, WireError};
@@ -19,6 +20,13 @@ pub(super) const SID: SessionId = SessionId([7; 16]);
 /// A client that was let in.
 pub(super) struct Client {
     pub(super) tls: StreamOwned<ServerConnection, TcpStream>,
+}
+
+/// What a client's proof is about.
+pub(super) struct Challenged {
+    pub(super) hello: Hello,
+    proof: Proof,
+    binding: [u8; 32],
 }
 
 /// Takes clients for as long as the test runs, each in a thread; `script` gets those whose handshake
@@ -72,28 +80,46 @@ impl Client {
     }
 
     /// Reads HELLO and sends CHALLENGE; answers with what the proof is about.
-    pub(super) fn challenge(&mut self) -> Option<(Hello, [u8; 32], fcp_proto::auth::Proof)> {
+    pub(super) fn challenge(&mut self) -> Option<Challenged> {
         let (Flag::HELLO, hello) = self.frame()? else { return None };
-        let hello = decode_exact(&hello).unwrap();
-        self.send(Flag::CHALLENGE, &[3; 32]);
-        let (Flag::PROOF, proof) = self.frame()? else { return None };
-        Some((hello, tls::exporter(&self.tls.conn).unwrap(), decode_exact(&proof).unwrap()))
+        self.challenge_to(&hello)
     }
 
-    /// Does what fcpd does with a client whose token has this verifier.
+    fn challenge_to(&mut self, hello: &[u8]) -> Option<Challenged> {
+        self.send(Flag::CHALLENGE, &[3; 32]);
+        let (Flag::PROOF, proof) = self.frame()? else { return None };
+        let (hello, proof) = (decode_exact(hello).unwrap(), decode_exact(&proof).unwrap());
+        Some(Challenged { hello, proof, binding: tls::exporter(&self.tls.conn).unwrap() })
+    }
+
+    /// Does what fcpd does with a client whose token has this verifier; whether it is let in.
     pub(super) fn greet(&mut self, name: &str, verifier: &Verifier) -> bool {
-        let Some((hello, binding, proof)) = self.challenge() else { return false };
-        let auth = hello.auth.as_ref().unwrap();
-        let exchange =
-            Exchange { binding, name, client_nonce: auth.nonce, server_nonce: [3; 32] };
-        let signature = exchange.verify(verifier, &proof).filter(|_| auth.name() == name);
+        let Some(challenged) = self.challenge() else { return false };
+        self.judge(&challenged, name, verifier)
+    }
+
+    /// The same with one that may attach, too; its first frame.
+    pub(super) fn first_frame(&mut self, name: &str, verifier: &Verifier) -> (Flag, Vec<u8>) {
+        let (flag, payload) = self.frame().unwrap();
+        if flag == Flag::HELLO {
+            let challenged = self.challenge_to(&payload).unwrap();
+            self.judge(&challenged, name, verifier);
+        }
+        (flag, payload)
+    }
+
+    fn judge(&mut self, challenged: &Challenged, name: &str, verifier: &Verifier) -> bool {
+        let Challenged { hello, proof, binding } = challenged;
+        let (auth, binding) = (hello.auth.as_ref().unwrap(), *binding);
+        let exchange = Exchange { binding, name, client_nonce: auth.nonce, server_nonce: [3; 32] };
+        let signature = exchange.verify(verifier, proof).filter(|_| auth.name() == name);
         let Some(signature) = signature else {
             let mut no = Vec::new();
             WireError::new(ErrorCode::REFUSED, "no").encode(&mut no);
             self.send(Flag::ERROR, &no);
             return false;
         };
-        self.accept(&hello, ReplyExtra { auth: Some(signature), direct: None });
+        self.accept(hello, ReplyExtra { auth: Some(signature), direct: None });
         true
     }
 

@@ -240,24 +240,7 @@ mod tests {
     fn further_connections_are_of_the_same_client_and_attach() {
         let (home, identity) = (home(), Identity::fresh().unwrap());
         let (at, heard) = serve(&identity, ClientPin::Any, |client| {
-            let first = client.frame();
-            if let Some((Flag::HELLO, hello)) = &first {
-                // As challenge() does, for a frame that is read already.
-                let hello: fcp_proto::version::Hello =
-                    fcp_proto::coding::decode_exact(hello).unwrap();
-                client.send(Flag::CHALLENGE, &[3; 32]);
-                let (_, proof) = client.frame().unwrap();
-                let exchange = fcp_common::auth::Exchange {
-                    binding: fcp_common::tls::exporter(&client.tls.conn).unwrap(),
-                    name: "laptop",
-                    client_nonce: hello.auth.as_ref().unwrap().nonce,
-                    server_nonce: [3; 32],
-                };
-                let proof = fcp_proto::coding::decode_exact(&proof).unwrap();
-                let auth = exchange.verify(&secret().verifier(), &proof);
-                client.accept(&hello, ReplyExtra { auth, direct: None });
-            }
-            (client.fingerprint(), first.unwrap())
+            (client.fingerprint(), client.first_frame("laptop", &secret().verifier()))
         });
         let session = home.open(at).unwrap();
         let (client, _) = heard.recv().unwrap();
@@ -292,7 +275,7 @@ mod tests {
         for signature in [None, Some(Signature([9; 32]))] {
             let (home, identity) = (home(), Identity::fresh().unwrap());
             let (at, heard) = serve(&identity, ClientPin::Any, move |client| {
-                let (hello, ..) = client.challenge().unwrap();
+                let hello = client.challenge().unwrap().hello;
                 client.accept(&hello, ReplyExtra { auth: signature, direct: None });
                 client.frame()
             });
@@ -306,9 +289,8 @@ mod tests {
     #[test]
     fn a23_what_one_server_was_proved_is_nothing_to_another() {
         let real = Identity::fresh().unwrap();
-        let (there, _) = serve(&real, ClientPin::Any, |client| {
-            client.greet("laptop", &secret().verifier())
-        });
+        let (there, _) =
+            serve(&real, ClientPin::Any, |client| client.greet("laptop", &secret().verifier()));
         // In between, with its own key: it passes every frame on, as the client's own would go.
         let (at, _) = serve(&Identity::fresh().unwrap(), ClientPin::Any, move |client| {
             let us = Identity::fresh().unwrap();
