@@ -19,6 +19,8 @@ pub mod journal;
 pub mod peer;
 pub mod range_set;
 pub mod select;
+#[cfg(feature = "tls")]
+pub mod tls;
 pub mod transfer;
 pub mod version1;
 #[cfg(feature = "io")]
