@@ -23,6 +23,10 @@ const BESIDE: Duration = Duration::from_secs(1);
 /// How long it may take where it must.
 const MUST: Duration = Duration::from_secs(10);
 
+/// What `--via direct` says to an ACCEPT that offers no port.
+pub const NOT_OFFERED: &str = "it offers no data port, as with direct = \"never\" or --no-direct \
+                               there; --via stdio sends everything through ssh";
+
 /// Whether direct connections are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Wanted {
@@ -87,7 +91,7 @@ impl DirectPath {
     }
 
     /// Opens the first direct connection, and says how more are opened. It blocks, for a second at
-    /// most.
+    /// most, all addresses together.
     ///
     /// # Errors
     /// Nobody can be reached there, or it is somebody else.
