@@ -262,7 +262,9 @@ mod tests {
                 let hello = decode_exact(&read(&mut theirs)).unwrap();
                 server(&mut theirs, hello);
             });
-            greet(&mut ours, &Offer { connections: 4, credential, direct: None })
+            let greeted = greet(&mut ours, &Offer { connections: 4, credential, direct: None });
+            drop(ours);
+            greeted
         })
     }
 
