@@ -19,7 +19,7 @@ const TERMINATE: Duration = Duration::from_secs(1);
 
 /// Where a program complains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Errors {
+pub(super) enum Errors {
     /// On our standard error, as it may also ask there.
     Shown,
     /// Nowhere.
@@ -28,7 +28,7 @@ pub enum Errors {
 
 /// A running program. Dropping it ends and reaps it, unless it was let go.
 #[derive(Debug)]
-pub struct Child {
+pub(super) struct Child {
     pid: Pid,
     ended: Arc<Ended>,
     let_go: AtomicBool,
@@ -39,7 +39,7 @@ pub struct Child {
 ///
 /// # Errors
 /// `NotFound` where there is no such program.
-pub fn start(args: &[OsString], errors: Errors) -> io::Result<(Arc<Child>, Pipes)> {
+pub(super) fn start(args: &[OsString], errors: Errors) -> io::Result<(Arc<Child>, Pipes)> {
     let (program, rest) = args.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     let stderr = if errors == Errors::Shown { Stdio::inherit() } else { Stdio::null() };
     let mut command = Command::new(program);
@@ -57,17 +57,17 @@ pub fn start(args: &[OsString], errors: Errors) -> io::Result<(Arc<Child>, Pipes
 
 impl Child {
     /// Waits until it ends or the moment comes.
-    pub fn wait_until(&self, end: Instant) -> Option<ExitStatus> {
+    pub(super) fn wait_until(&self, end: Instant) -> Option<ExitStatus> {
         self.ended.wait_until(end)
     }
 
     /// How it ended, if it did.
-    pub fn ended(&self) -> Option<ExitStatus> {
+    pub(super) fn ended(&self) -> Option<ExitStatus> {
         self.ended.lock().status
     }
 
     /// Calls `then` once it ends, on the thread that watches it, or at once if it has.
-    pub fn on_exit(&self, then: impl FnOnce(ExitStatus) + Send + 'static) {
+    pub(super) fn on_exit(&self, then: impl FnOnce(ExitStatus) + Send + 'static) {
         let mut state = self.ended.lock();
         let Some(status) = state.status else {
             return state.then.push(Box::new(then));
@@ -78,19 +78,19 @@ impl Child {
 
     /// From now on dropping it leaves it running. It ends by itself when its pipes are closed, or
     /// later, when others use its connection, too.
-    pub fn let_go(&self) {
+    pub(super) fn let_go(&self) {
         self.let_go.store(true, Ordering::Relaxed);
     }
 
     /// Tells it to end, unless it was let go or ends by itself until then.
-    pub fn terminate(&self, end: Instant) {
+    pub(super) fn terminate(&self, end: Instant) {
         if !self.is_let_go() && self.wait_until(end).is_none() {
             self.ended.signal(self.pid, Signal::TERM);
         }
     }
 
     /// Ends it now, unless it was let go.
-    pub fn end(&self) {
+    pub(super) fn end(&self) {
         if self.is_let_go() {
             return;
         }

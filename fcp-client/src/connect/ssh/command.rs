@@ -23,7 +23,7 @@ const QUIET: [&str; 3] = ["-oBatchMode=yes", "-oNumberOfPasswordPrompts=0", "-oC
 
 /// How a login is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Login<'a> {
+pub(super) enum Login<'a> {
     /// The one that may ask the user. It serves as master at this path, if there is one.
     First(Option<&'a str>),
     /// Asks nobody: a connection of its own, or a channel of a master that ssh_config names.
@@ -34,7 +34,7 @@ pub enum Login<'a> {
 
 /// What runs over it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Run<'a> {
+pub(super) enum Run<'a> {
     /// A command line for the remote shell.
     Command(&'a str),
     /// Standard input and output go to this port of the host's own loopback.
@@ -50,7 +50,7 @@ impl SshOptions {
 }
 
 /// The arguments, the program first.
-pub fn arguments(
+pub(super) fn arguments(
     place: &Place,
     options: &SshOptions,
     facts: Option<&HostFacts>,

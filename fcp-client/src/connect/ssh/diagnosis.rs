@@ -11,21 +11,21 @@ const MAX_WORDS: usize = 200;
 
 /// What is known of a login that failed before fcpd said anything.
 #[derive(Clone, Copy, Debug)]
-pub struct Failed<'a> {
+pub(super) struct Failed<'a> {
     /// The host as it was typed.
-    pub host: &'a str,
+    pub(super) host: &'a str,
     /// The program that was run.
-    pub program: &'a str,
+    pub(super) program: &'a str,
     /// The command that was to run there.
-    pub command: &'a str,
+    pub(super) command: &'a str,
     /// How the program ended; `None` while it runs.
-    pub status: Option<ExitStatus>,
+    pub(super) status: Option<ExitStatus>,
     /// What came before the preamble, or instead of it.
-    pub noise: &'a [u8],
+    pub(super) noise: &'a [u8],
 }
 
 /// The program could not even be started.
-pub fn not_started(program: &str, error: &io::Error) -> String {
+pub(super) fn not_started(program: &str, error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => {
             format!(
@@ -38,7 +38,7 @@ pub fn not_started(program: &str, error: &io::Error) -> String {
 
 impl Failed<'_> {
     /// In words, for the line "cannot connect to HOST: ...".
-    pub fn reason(&self) -> String {
+    pub(super) fn reason(&self) -> String {
         let Failed { host, program, command, .. } = *self;
         match (self.status.and_then(|s| s.code()), self.status.and_then(|s| s.signal())) {
             (Some(255), _) => format!("{program} could not connect; what it said is above"),

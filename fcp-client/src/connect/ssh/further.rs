@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a further login runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Way {
+pub(super) enum Way {
     /// A command that hands its streams to the session's fcpd.
     Attach(String),
     /// The port of a running fcpd.

@@ -15,11 +15,11 @@ const MAX_PATH: usize = 108 - 1 - 17;
 
 /// The path of a socket that nobody has; removed when dropped.
 #[derive(Debug)]
-pub struct MasterPath(String);
+pub(super) struct MasterPath(String);
 
 impl MasterPath {
     /// A new one, or none where no directory fits: then only logins that need no prompt add up.
-    pub fn new() -> Option<MasterPath> {
+    pub(super) fn new() -> Option<MasterPath> {
         let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(|dir| PathBuf::from(dir).join("fcp"));
         let uid = rustix::process::geteuid().as_raw();
         let temporary = PathBuf::from(format!("/tmp/fcp-{uid}"));
@@ -27,7 +27,7 @@ impl MasterPath {
     }
 
     /// As ssh is told.
-    pub fn as_str(&self) -> &str {
+    pub(super) fn as_str(&self) -> &str {
         &self.0
     }
 

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 /// What a program writes and reads; both ends are non-blocking.
 #[derive(Debug)]
-pub struct Pipes {
+pub(super) struct Pipes {
     reader: OwnedFd,
     writer: OwnedFd,
     end: Option<Instant>,
@@ -18,7 +18,7 @@ pub struct Pipes {
 
 impl Pipes {
     /// Reads from `reader`, writes to `writer`, and waits for either without limit.
-    pub fn new(reader: OwnedFd, writer: OwnedFd) -> io::Result<Pipes> {
+    pub(super) fn new(reader: OwnedFd, writer: OwnedFd) -> io::Result<Pipes> {
         for fd in [&reader, &writer] {
             fcntl_setfl(fd, fcntl_getfl(fd)? | OFlags::NONBLOCK)?;
         }
@@ -26,12 +26,12 @@ impl Pipes {
     }
 
     /// From this moment on reading and writing fail with `TimedOut`; `None` is never.
-    pub fn set_end(&mut self, end: Option<Instant>) {
+    pub(super) fn set_end(&mut self, end: Option<Instant>) {
         self.end = end;
     }
 
     /// What to read from and what to write to.
-    pub fn into_fds(self) -> (OwnedFd, OwnedFd) {
+    pub(super) fn into_fds(self) -> (OwnedFd, OwnedFd) {
         (self.reader, self.writer)
     }
 }

@@ -5,22 +5,22 @@ use std::io::{self, Read};
 use fcp_proto::packet::STDIO_PREAMBLE;
 
 /// Most bytes that may come before.
-pub const MAX_NOISE: usize = 64 << 10;
+pub(super) const MAX_NOISE: usize = 64 << 10;
 
 /// Why fcpd was not found.
 #[derive(Debug)]
-pub struct NotFound {
+pub(super) struct NotFound {
     /// What came.
-    pub noise: Vec<u8>,
+    pub(super) noise: Vec<u8>,
     /// What ended the search; `None` when too much came.
-    pub error: Option<io::Error>,
+    pub(super) error: Option<io::Error>,
 }
 
 /// Reads up to the end of the preamble and not one byte further.
 ///
 /// # Errors
 /// See [`NotFound`]; the stream's own end is `UnexpectedEof`.
-pub fn skip_noise(stream: &mut impl Read) -> Result<(), NotFound> {
+pub(super) fn skip_noise(stream: &mut impl Read) -> Result<(), NotFound> {
     read_until(stream, &STDIO_PREAMBLE).map(drop)
 }
 
@@ -28,7 +28,7 @@ pub fn skip_noise(stream: &mut impl Read) -> Result<(), NotFound> {
 ///
 /// # Errors
 /// As [`skip_noise`].
-pub fn read_until(stream: &mut impl Read, mark: &[u8]) -> Result<Vec<u8>, NotFound> {
+pub(super) fn read_until(stream: &mut impl Read, mark: &[u8]) -> Result<Vec<u8>, NotFound> {
     let mut noise = Vec::new();
     loop {
         let have = overlap(&noise, mark);

@@ -41,7 +41,7 @@ pub struct HostFacts {
 }
 
 /// Asks ssh. `None` for other programs, for a very old ssh, and for one that takes too long.
-pub fn probe(place: &Place, options: &SshOptions) -> Option<HostFacts> {
+pub(super) fn probe(place: &Place, options: &SshOptions) -> Option<HostFacts> {
     if !options.is_openssh() {
         return None;
     }

@@ -20,13 +20,13 @@ const GRACE: Duration = Duration::from_millis(50);
 
 /// A host, what is known of it, and the logins there. Dropping it ends them all.
 #[derive(Debug)]
-pub struct Route {
+pub(super) struct Route {
     /// Whom to reach.
-    pub place: Place,
+    pub(super) place: Place,
     /// How.
-    pub options: SshOptions,
+    pub(super) options: SshOptions,
     /// What ssh said beforehand.
-    pub facts: Option<HostFacts>,
+    pub(super) facts: Option<HostFacts>,
     /// Those that may be running, the first one first; none once the session is over.
     children: Mutex<Option<Vec<Arc<Child>>>>,
     /// Dropped after the children, as one of them may be listening there.
@@ -35,7 +35,7 @@ pub struct Route {
 
 impl Route {
     /// Asks ssh what it would do. Reaches nobody yet.
-    pub fn new(place: &Place, options: &SshOptions) -> Route {
+    pub(super) fn new(place: &Place, options: &SshOptions) -> Route {
         let facts = probe(place, options);
         // Where the user has a ControlPath, sharing logins is theirs to decide.
         let share = facts.as_ref().is_some_and(|facts| facts.control_path.is_none());
@@ -48,7 +48,7 @@ impl Route {
     ///
     /// # Errors
     /// The program cannot be started.
-    pub fn first(&self, run: Run<'_>) -> Result<(Arc<Child>, Pipes), CliError> {
+    pub(super) fn first(&self, run: Run<'_>) -> Result<(Arc<Child>, Pipes), CliError> {
         self.start(Login::First(self.master()), run, Errors::Shown)
             .map_err(|error| self.failed(not_started(&self.program(), &error)))
     }
@@ -57,7 +57,7 @@ impl Route {
     ///
     /// # Errors
     /// The program cannot be started, or the session is over.
-    pub fn start(
+    pub(super) fn start(
         &self,
         login: Login<'_>,
         run: Run<'_>,
@@ -74,7 +74,7 @@ impl Route {
     }
 
     /// Ends all logins, and allows no more.
-    pub fn end(&self) {
+    pub(super) fn end(&self) {
         let Some(children) = self.children().take() else { return };
         let end = Instant::now() + GRACE;
         // Further ones first: a master would wait for them.
@@ -83,17 +83,17 @@ impl Route {
     }
 
     /// Where the first login serves further channels, if it does.
-    pub fn master(&self) -> Option<&str> {
+    pub(super) fn master(&self) -> Option<&str> {
         self.master.as_ref().map(MasterPath::as_str)
     }
 
     /// Whether logins share connections as ssh_config has it.
-    pub fn is_shared_by_user(&self) -> bool {
+    pub(super) fn is_shared_by_user(&self) -> bool {
         self.facts.as_ref().is_some_and(|facts| facts.control_path.is_some())
     }
 
     /// The error of a login that ended before anything useful came.
-    pub fn login_failed(
+    pub(super) fn login_failed(
         &self,
         command: &str,
         status: Option<ExitStatus>,
@@ -105,7 +105,7 @@ impl Route {
     }
 
     /// The error of a host that cannot be spoken to.
-    pub fn failed(&self, reason: impl fmt::Display) -> CliError {
+    pub(super) fn failed(&self, reason: impl fmt::Display) -> CliError {
         CliError::Connect { server: self.to_string(), reason: reason.to_string() }
     }
 
