@@ -46,7 +46,7 @@ pub struct Args {
 /// Serving one connection over stdin and stdout.
 #[derive(Clone, Debug, clap::Args)]
 pub struct StdioArgs {
-    /// Serve one session over stdin and stdout, as fcp starts it over ssh; no port is opened
+    /// Serve one session over stdin and stdout, as fcp starts it over ssh, and listen nowhere
     #[arg(long, conflicts_with_all = ["background", "listen", "detached"])]
     pub stdio: bool,
 

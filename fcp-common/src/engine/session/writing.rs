@@ -14,6 +14,8 @@ use crate::engine::Counters;
 
 /// Longest silence of ours on a connection; far below the peer's 60 s.
 const KEEPALIVE: Duration = Duration::from_secs(15);
+/// How long a reader may take to find what the peer said before it hung up.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 /// How long a writer sleeps at most while it has something to watch for.
 const TICK: Duration = Duration::from_millis(500);
 /// How long the carrier's writer sleeps at most while the machine is being fed: what it may find
@@ -28,6 +30,7 @@ impl<R: Role> Session<R> {
     pub(super) fn write(&self, conn: ConnId, mut writer: Box<dyn Write + Send>) {
         let guard = PanicGuard(self);
         if let Err(error) = self.write_frames(conn, &mut *writer) {
+            self.await_last_words(conn);
             self.lose(conn, &error.to_string());
         }
         self.writers.fetch_sub(1, Ordering::AcqRel);
@@ -56,6 +59,19 @@ impl<R: Role> Session<R> {
         }
     }
 
+    /// A peer that hung up may have said why, and closing `conn` would throw that away: its reader
+    /// gets a moment to find it.
+    fn await_last_words(&self, conn: ConnId) {
+        let until = Instant::now() + LAST_WORDS;
+        while self.is_open(conn) && !self.is_over() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn is_open(&self, conn: ConnId) -> bool {
+        self.closers.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&conn)
+    }
+
     pub(in crate::engine) fn write_all(
         &self,
         writer: &mut dyn Write,
@@ -75,9 +91,7 @@ impl<R: Role> Session<R> {
                 frame::encode_with(Flag::ERROR, out, |out| error.encode(out));
                 return false;
             }
-            let gone =
-                !self.closers.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&conn);
-            if gone || (over && R::HANGS_UP) {
+            if !self.is_open(conn) || (over && R::HANGS_UP) {
                 return false;
             }
             if machine.has_transmit(conn, now) {
