@@ -17,7 +17,7 @@ use super::address::{self, Family};
 use super::channel::{Channel, Dialer};
 use super::greeting::{Credential, GreetError, Offer, Welcome, greet};
 use super::known_servers::{KnownServers, KnownServersError, ServerName, Verdict};
-use super::token::NamedToken;
+use crate::config::NamedToken;
 use crate::error::CliError;
 
 /// What is needed to reach a server.
