@@ -164,7 +164,7 @@ fn a_destination_that_can_do_less_sets_the_terms_for_both() {
     let dir = scratch();
     let src = dir.path().join("src");
     fs::create_dir(&src).unwrap();
-    (0..300).for_each(|n| fs::write(src.join(format!("{n:0100}")), "x").unwrap());
+    (0..300).for_each(|n| fs::write(src.join(format!("{n:0200}")), "x").unwrap());
     let (tell, told) = mpsc::channel();
     let less = |agreed: Agreed| Agreed { max_frame: 9000, ..agreed };
     let (source, sink) = (
