@@ -203,7 +203,7 @@ fn bad_values_are_refused_with_place_key_and_what_is_allowed() {
         ("identity = [1]", "identity: a text is needed, not a number"),
         ("identity = 'id'", "identity: a path that begins with / or ~/ is needed, not 'id'"),
         ("token-file = '~bob/x'", "begins with / or ~/"),
-        ("        ("ssh-option = [['a']]", "ssh-option: a text is needed, not a list"),
+        ("ssh-option = [['a']]", "ssh-option: a text is needed, not a list"),
         ("jump = ''", "jump: a text is needed that is not empty"),
         ("remote-fcpd = \"a\\nb\"", "without control characters"),
         ("rsh = \"ssh 'x\"", "rsh: a quote is not closed"),
@@ -230,8 +230,8 @@ fn what_is_no_toml_is_one_safe_line() {
 
 #[test]
 fn a_token_needs_a_private_file_and_is_never_told() {
-    let token = Token::from_random([7; 32]);
-    let secret = token.to_text();
+    let token = NamedToken { name: "laptop".to_owned(), token: Token::from_random([7; 32]) };
+    let secret = format!("laptop:{}", token.token.to_text());
     let text = format!("[defaults]\ntoken = '{secret}'\n");
     let parse = |text: &str, private| {
         let mut files = Files::default();

@@ -13,8 +13,8 @@ pub mod grow;
 pub mod known_servers;
 mod loopback;
 mod plain;
-mod reach;
 pub mod ramp;
+mod reach;
 pub mod ssh;
 #[cfg(test)]
 mod testing;

@@ -69,21 +69,12 @@ pub struct Running {
 /// [`CliError::Connect`], with what is in the way and what to do about it; no path was sent then,
 /// but to a version 1 server.
 pub fn open(server: &Server, purpose: &Purpose, reach: Reach<'_>) -> Result<Session, CliError> {
-    match server {
-        Server::Fcp { host, port } => match target::loopback(host, *port) {
-            Some(address) => {
-                let protocol = reach.config.protocol.value;
-                let hello = reach.hello(reach.connections().unwrap_or(ON_LOOPBACK));
-                let (agreed, conns) = loopback::open(address, purpose, &hello, protocol)?;
-                Ok(Session { agreed, conns, more: None, ssh: None })
-            }
-            None => reach.tls(host, *port),
-        },
-        Server::Ssh { user, host, port } => {
-            let place = Place { user: user.clone(), host: host.clone(), port: *port };
-            reach.ssh(&place, purpose)
-        }
+    let mut session = reach.open(server, purpose)?;
+    if reach.terms.is_some() {
+        // Connections of a relay come in pairs, so that none can join later.
+        session.more = None;
     }
+    Ok(session)
 }
 
 impl Session {
@@ -119,6 +110,24 @@ impl Running {
 }
 
 impl Reach<'_> {
+    fn open(&self, server: &Server, purpose: &Purpose) -> Result<Session, CliError> {
+        match server {
+            Server::Fcp { host, port } => match target::loopback(host, *port) {
+                Some(address) => {
+                    let protocol = self.config.protocol.value;
+                    let hello = self.hello(self.connections().unwrap_or(ON_LOOPBACK));
+                    let (agreed, conns) = loopback::open(address, purpose, &hello, protocol)?;
+                    Ok(Session { agreed, conns, more: None, ssh: None })
+                }
+                None => self.tls(host, *port),
+            },
+            Server::Ssh { user, host, port } => {
+                let place = Place { user: user.clone(), host: host.clone(), port: *port };
+                self.ssh(&place, purpose)
+            }
+        }
+    }
+
     /// The connections that somebody asked for.
     fn connections(&self) -> Option<u16> {
         self.config.connections.value
@@ -254,12 +263,8 @@ impl Reach<'_> {
     ) -> Option<DirectPath> {
         // Without facts the program is not OpenSSH, and its host names are its own.
         let facts = facts?;
-        let path = DirectPath::new(
-            wanted,
-            &facts.hostname,
-            facts.has_proxy,
-            family(self.config.family),
-        );
+        let path =
+            DirectPath::new(wanted, &facts.hostname, facts.has_proxy, family(self.config.family));
         path.unwrap_or_else(|error| {
             tracing::warn!("no direct connections to {}: {error}", place.host);
             None
