@@ -7,7 +7,7 @@ use std::io;
 use fcp_proto::coding::Wire;
 use fcp_proto::frame::{self, HEAD_LEN, Head};
 use fcp_proto::packet::{Opening, OpeningRefused, PullOpening, PushOpening, WireError};
-use fcp_proto::version::Hello;
+use fcp_proto::version::{Hello, ReplyExtra};
 use fcp_proto::{ErrorCode, Flag, SessionId, Violation};
 use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
@@ -64,7 +64,7 @@ async fn open(server: &Server, transport: Transport, peer: Peer, opening: Openin
 /// Opens a session of version 2 and runs it to its end.
 async fn begin(server: &Server, transport: Transport, peer: Peer, hello: &Hello, flag: Flag) {
     match greet::open(server, peer, hello) {
-        Ok(opened) => drop(opened.run(server, transport, flag).await),
+        Ok(opened) => drop(opened.run(server, transport, flag, ReplyExtra::default()).await),
         Err(error) => refuse(transport, &error).await,
     }
 }

@@ -17,10 +17,12 @@ pub mod scope;
 pub mod server;
 mod sessions;
 pub mod shutdown;
+mod stdio;
 pub mod transport;
 mod version1;
 mod waiting;
 
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
 
@@ -39,7 +41,8 @@ pub fn main_impl() -> ExitCode {
     match outcome {
         Ok(code) => code,
         Err(text) => {
-            eprintln!("fcpd: {text}");
+            // Whoever would read it may be gone, such as an ssh connection.
+            let _ = writeln!(std::io::stderr(), "fcpd: {text}");
             ExitCode::FAILURE
         }
     }
@@ -54,6 +57,10 @@ fn start(mut settings: Settings) -> Result<ExitCode, String> {
     }
     let files = server::raise_file_limit();
     settings.server.limits = settings.server.limits.within(files);
+    if let Some(stdio) = settings.stdio.take() {
+        logging::init(&settings)?;
+        return stdio::run(settings.server, stdio);
+    }
     let listeners = server::bind_all(&settings)?;
     logging::init(&settings)?;
     run(settings, listeners)

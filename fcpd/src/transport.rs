@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use fcp_common::engine::Duplex;
+use fcp_common::tls::tune;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
@@ -37,8 +38,16 @@ impl Transport {
     pub fn into_duplex(self, idle: Duration) -> io::Result<Duplex> {
         match self {
             Transport::Tcp(stream) => Duplex::tcp(stream.into_std()?, idle),
-            Transport::Tls(_) => Err(io::ErrorKind::Unsupported.into()),
-            Transport::Fds(_) => Err(io::ErrorKind::Unsupported.into()),
+            Transport::Tls(stream) => {
+                let (stream, conn) = stream.into_inner();
+                let stream = stream.into_std()?;
+                tune(&stream);
+                Duplex::tls(stream, conn, idle)
+            }
+            Transport::Fds(fds) => {
+                let Handed { reader, writer, guard } = fds.into_handed()?;
+                Ok(Duplex::fds(reader, writer, idle)?.with_guard(guard))
+            }
         }
     }
 
@@ -130,6 +139,15 @@ pub struct Fds {
     reader: AsyncFd<OwnedFd>,
     /// Until it is shut down.
     writer: Option<AsyncFd<OwnedFd>>,
+    guard: Option<OwnedFd>,
+}
+
+/// [`Fds`] that the runtime drives no longer.
+#[derive(Debug)]
+pub(crate) struct Handed {
+    pub(crate) reader: OwnedFd,
+    pub(crate) writer: OwnedFd,
+    pub(crate) guard: Option<OwnedFd>,
 }
 
 impl Fds {
@@ -143,16 +161,19 @@ impl Fds {
         }
         let reader = watched(reader, Interest::READABLE)?;
         let writer = Some(watched(writer, Interest::WRITABLE)?);
-        Ok(Fds { reader, writer })
+        Ok(Fds { reader, writer, guard: None })
     }
 
-    /// Gives both back, still non-blocking.
-    ///
-    /// # Errors
-    /// It was shut down.
-    pub fn into_inner(self) -> io::Result<(OwnedFd, OwnedFd)> {
-        let writer = self.writer.ok_or(io::ErrorKind::BrokenPipe)?;
-        Ok((self.reader.into_inner(), writer.into_inner()))
+    /// Keeps `guard` open until the connection is closed, which tells whoever waits for that.
+    pub fn with_guard(self, guard: OwnedFd) -> Fds {
+        Fds { guard: Some(guard), ..self }
+    }
+
+    /// Gives all back, still non-blocking; an error if it was shut down.
+    pub(crate) fn into_handed(self) -> io::Result<Handed> {
+        let Fds { reader, writer, guard } = self;
+        let writer = writer.ok_or(io::ErrorKind::BrokenPipe)?;
+        Ok(Handed { reader: reader.into_inner(), writer: writer.into_inner(), guard })
     }
 }
 

@@ -70,8 +70,8 @@ impl Drop for Daemon {
 }
 
 /// A connection that sends and expects single frames.
-pub struct Peer {
-    pub stream: TcpStream,
+pub struct Peer<S = TcpStream> {
+    pub stream: S,
 }
 
 impl Peer {
@@ -82,6 +82,23 @@ impl Peer {
         Peer { stream }
     }
 
+    /// Fails unless the server closes the connection without a byte within `limit`.
+    pub fn expect_silent_close(&mut self, limit: Duration) {
+        let start = Instant::now();
+        self.stream.set_read_timeout(Some(limit)).unwrap();
+        assert_eq!(self.frame(), None);
+        assert!(start.elapsed() < limit);
+    }
+
+    /// Greets and takes the session id.
+    pub fn greet(&mut self) -> (SessionId, Agreed) {
+        self.send(&opening(Some(Hello::ours(128))));
+        let reply = self.reply(Flag::SID);
+        (reply.sid, reply.agreed.expect("version 2"))
+    }
+}
+
+impl<S: Read + Write> Peer<S> {
     pub fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap();
     }
@@ -127,24 +144,14 @@ impl Peer {
         decode_exact(&payload).unwrap()
     }
 
-    /// Fails unless the server closes the connection without a byte within `limit`.
-    pub fn expect_silent_close(&mut self, limit: Duration) {
-        let start = Instant::now();
-        self.stream.set_read_timeout(Some(limit)).unwrap();
-        assert_eq!(self.frame(), None);
-        assert!(start.elapsed() < limit);
-    }
-
-    /// Greets and takes the session id.
-    pub fn greet(&mut self) -> (SessionId, Agreed) {
-        self.send(&opening(Some(Hello::ours(128))));
+    /// The answer to a greeting, in a frame `expected`.
+    pub fn reply(&mut self, expected: Flag) -> Reply {
         let (flag, payload) = self.frame().expect("an answer");
         let mut bytes = Vec::new();
         frame::encode(flag, &payload, &mut bytes);
-        assert_eq!(flag, Flag::SID, "{:?}", decode_exact::<WireError>(&payload));
+        assert_eq!(flag, expected, "{:?}", decode_exact::<WireError>(&payload));
         let (frame, _) = frame::decode(&bytes).unwrap().unwrap();
-        let reply = Reply::decode(frame).unwrap();
-        (reply.sid, reply.agreed.expect("version 2"))
+        Reply::decode(frame).unwrap()
     }
 }
 
