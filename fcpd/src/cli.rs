@@ -6,16 +6,22 @@ use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 use fcp_proto::limits::MAX_CONNECTIONS;
+
+use crate::token::command::TokenCommand;
 
 /// The port that clients try when none is named.
 pub const PORT: u16 = 7523;
 
 /// The fcp server. It serves the user that runs it, and nobody else.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "fcpd", version)]
+#[command(name = "fcpd", version, args_conflicts_with_subcommands = true)]
 pub struct Args {
+    /// Something other than to serve.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
     /// Go to the background; prints the process id once it is listening
     #[arg(short = 'd', long = "daemon")]
     pub background: bool,
@@ -36,6 +42,14 @@ pub struct Args {
     /// This process is the one in the background
     #[arg(long = "detached", hide = true)]
     pub detached: bool,
+}
+
+/// What fcpd can do besides serving.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Tokens that clients come with over TLS
+    #[command(subcommand)]
+    Token(TokenCommand),
 }
 
 /// How much is logged.
@@ -117,6 +131,22 @@ mod tests {
         assert_eq!(address("::1"), Ok("[::1]:7523".parse().unwrap()));
         assert_eq!(address("127.0.0.1:80"), Ok("127.0.0.1:80".parse().unwrap()));
         assert!(address("localhost").is_err());
+    }
+
+    #[test]
+    fn a_command_takes_none_of_the_servers_options() {
+        let typed = parse_from(&["token", "add", "a", "--root", "/srv", "--expires", "30d"]);
+        assert!(matches!(typed.unwrap().command, Some(Command::Token(TokenCommand::Add { .. }))));
+        for bad in [
+            &["token", "add", "a"][..],
+            &["token", "add", "-a", "--root", "/"],
+            &["token", "add", "a b", "--root", "/"],
+            &["token", "add", "a", "--root", "/", "--expires", "soon"],
+            &["token", "add", "a", "--root", "/", "--expires", "0d"],
+            &["-d", "token", "list"],
+        ] {
+            assert!(parse_from(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

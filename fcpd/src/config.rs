@@ -33,6 +33,8 @@ pub struct Config {
     pub connections: u16,
     /// What relative paths of requests are below.
     pub home: PathBuf,
+    /// The directory of settings, where tokens are; without one there are none.
+    pub settings_dir: Option<PathBuf>,
     /// Bits that new files do not get.
     pub umask: u16,
     /// Bounds on what peers can make the server keep or wait for.
@@ -110,6 +112,7 @@ impl Settings {
             detached: args.detached,
             server: Config {
                 connections: args.connections,
+                settings_dir: settings_dir(&var),
                 home: home.unwrap_or_else(|| PathBuf::from("/")),
                 umask: (umask & 0o777) as u16,
                 limits: Limits::default(),
@@ -121,6 +124,12 @@ impl Settings {
 /// A variable counts when it is an absolute path, as the XDG specification has it.
 fn absolute(value: Option<OsString>) -> Option<PathBuf> {
     value.map(PathBuf::from).filter(|path| path.is_absolute())
+}
+
+/// Where fcp's settings are, from the environment that `var` reads.
+pub fn settings_dir(var: &impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let below_home = || absolute(var("HOME")).map(|home| home.join(".config"));
+    absolute(var("XDG_CONFIG_HOME")).or_else(below_home).map(|dir| dir.join("fcp"))
 }
 
 fn default_addresses() -> Vec<SocketAddr> {
@@ -155,6 +164,14 @@ mod tests {
         );
         assert_eq!(log(&[("HOME", "/home/a")]), Some("/home/a/.local/state/fcp/fcpd.log".into()));
         assert_eq!(log(&[("XDG_STATE_HOME", "relative")]), None);
+    }
+
+    #[test]
+    fn settings_are_where_xdg_has_them() {
+        let dir = |env| resolve(&[], env).unwrap().server.settings_dir;
+        assert_eq!(dir(&[("HOME", "/home/a")]), Some("/home/a/.config/fcp".into()));
+        assert_eq!(dir(&[("HOME", "/h"), ("XDG_CONFIG_HOME", "/c")]), Some("/c/fcp".into()));
+        assert_eq!(dir(&[("XDG_CONFIG_HOME", "relative")]), None);
     }
 
     #[test]

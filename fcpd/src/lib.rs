@@ -14,12 +14,15 @@ mod request;
 pub mod server;
 mod sessions;
 pub mod shutdown;
+pub mod token;
 mod version1;
 mod waiting;
 
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use cli::Command;
 use config::Settings;
 use shutdown::Shutdown;
 
@@ -31,7 +34,11 @@ pub fn main_impl() -> ExitCode {
         Ok(args) => args,
         Err(exit) => return exit,
     };
-    let outcome = Settings::resolve(args, |name| std::env::var_os(name), umask).and_then(start);
+    let var = |name: &str| std::env::var_os(name);
+    let outcome = match args.command {
+        Some(command) => carry_out(command, config::settings_dir(&var)),
+        None => Settings::resolve(args, var, umask).and_then(start),
+    };
     match outcome {
         Ok(code) => code,
         Err(text) => {
@@ -39,6 +46,13 @@ pub fn main_impl() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn carry_out(command: Command, settings_dir: Option<PathBuf>) -> Result<ExitCode, String> {
+    let dir = settings_dir.ok_or("there is no directory for settings: set HOME")?;
+    let Command::Token(command) = command;
+    token::command::run(command, &dir, &mut std::io::stdout(), &mut std::io::stderr())?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn start(mut settings: Settings) -> Result<ExitCode, String> {
@@ -52,10 +66,27 @@ fn start(mut settings: Settings) -> Result<ExitCode, String> {
     settings.server.limits = settings.server.limits.within(files);
     let listeners = server::bind_all(&settings)?;
     logging::init(&settings)?;
-    run(settings, listeners)
+    let tunnels = local_token(&settings)?;
+    run(settings, listeners, tunnels)
 }
 
-fn run(settings: Settings, listeners: Vec<TcpListener>) -> Result<ExitCode, String> {
+/// Makes the token for tunnels; the answer is why there is none, when the server can do without.
+fn local_token(settings: &Settings) -> Result<Option<String>, String> {
+    let Some(dir) = &settings.server.settings_dir else {
+        return Ok(Some("HOME is not set".to_owned()));
+    };
+    match token::local::ensure(dir) {
+        Ok(()) => Ok(None),
+        Err(error) if error.is_harmless() => Ok(Some(error.to_string())),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn run(
+    settings: Settings,
+    listeners: Vec<TcpListener>,
+    no_tunnels: Option<String>,
+) -> Result<ExitCode, String> {
     let runtime = server::runtime().map_err(|e| format!("cannot start: {e}"))?;
     runtime.block_on(async {
         let shutdown = Shutdown::new();
@@ -64,6 +95,9 @@ fn run(settings: Settings, listeners: Vec<TcpListener>) -> Result<ExitCode, Stri
         let addresses: Vec<SocketAddr> =
             listeners.iter().filter_map(|l| l.local_addr().ok()).collect();
         daemon::announce(&addresses, settings.detached)?;
+        if let Some(why) = no_tunnels {
+            tracing::warn!("tunnels inside ssh are refused, as there is no token for them: {why}");
+        }
         server::serve(listeners, settings.server, shutdown)
             .await
             .map_err(|e| format!("cannot serve: {e}"))?;

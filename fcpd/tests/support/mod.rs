@@ -40,7 +40,13 @@ impl Daemon {
     }
 
     pub fn on(listener: TcpListener, home: &Path, limits: Limits) -> Daemon {
-        let config = Config { connections: 128, home: home.to_owned(), umask: 0o022, limits };
+        let config = Config {
+            connections: 128,
+            home: home.to_owned(),
+            settings_dir: Some(home.join(".config/fcp")),
+            umask: 0o022,
+            limits,
+        };
         let addr = listener.local_addr().unwrap();
         let shutdown = Shutdown::new();
         let told = shutdown.clone();
