@@ -10,7 +10,7 @@ use std::sync::Arc;
 use fcp_proto::packet::{Entry, EntryBody, Problem, RootMeta, WireError};
 use fcp_proto::{DirId, ErrorCode, FileId, Name, RelPath};
 
-use crate::fs::{Dir, DirPool, Kind, LazyDir, Stat, is_reserved, user_path};
+use crate::fs::{Base, Dir, DirPool, Kind, LazyDir, Stat, is_reserved, user_path};
 use crate::select::{RuleSet, Verdict};
 
 /// Names that are sorted together; bounds the memory of a directory with millions of them.
@@ -106,8 +106,13 @@ impl SourceRoot {
     /// Opens what `operand` names: `dir/`, `.`, `..` and `dir/.` mean a directory's contents,
     /// anything else the named thing itself, symbolic links not followed.
     pub fn open(operand: &[u8], pool: &Arc<DirPool>) -> io::Result<SourceRoot> {
+        SourceRoot::open_in(&Base::Unrestricted, operand, pool)
+    }
+
+    /// As [`SourceRoot::open`], for what `base` reaches.
+    pub fn open_in(base: &Base, operand: &[u8], pool: &Arc<DirPool>) -> io::Result<SourceRoot> {
         let (parent, name) = split_operand(operand);
-        let dir = Arc::new(Dir::open_user(user_path(parent))?);
+        let dir = Arc::new(base.open_dir(parent)?);
         let display: Arc<[u8]> = match parent {
             b"." if !operand.starts_with(b"./") => Arc::from(&b""[..]),
             p if p.ends_with(b"/") => p.into(),
@@ -432,8 +437,9 @@ pub fn io_error(error: &io::Error) -> WireError {
         K::InvalidFilename => ErrorCode::NAME,
         _ => ErrorCode::IO,
     };
-    // A code says what it means; only the rest needs the system's own words.
-    let text = if code == ErrorCode::IO { error.to_string() } else { code.to_string() };
+    // A code says what it means; only the rest needs the system's own words, or ours.
+    let is_ours = code == ErrorCode::PERMISSION && error.raw_os_error().is_none();
+    let text = if code == ErrorCode::IO || is_ours { error.to_string() } else { code.to_string() };
     WireError::new(code, text)
 }
 

@@ -44,7 +44,7 @@ pub struct Config {
 /// Bounds on what peers can make the server keep or wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections of one uid without a complete first frame.
+    /// Connections of one identity without a complete first frame.
     pub waiting_per_uid: usize,
     /// Connections without a complete first frame.
     pub waiting: usize,
@@ -52,7 +52,7 @@ pub struct Limits {
     pub first_frame: Duration,
     /// How long the REQUEST may take.
     pub request: Duration,
-    /// Sessions of one uid.
+    /// Sessions of one identity.
     pub sessions_per_uid: usize,
     /// Sessions.
     pub sessions: usize,

@@ -8,13 +8,17 @@ pub mod access;
 pub mod cli;
 pub mod config;
 mod daemon;
+mod greet;
 mod handshake;
+pub mod identity;
 mod logging;
 mod request;
+pub mod scope;
 pub mod server;
 mod sessions;
 pub mod shutdown;
 pub mod token;
+pub mod transport;
 mod version1;
 mod waiting;
 

@@ -1,60 +1,67 @@
 //! REQUEST: what it asks of the engine, and the session's thread.
 
-use std::io::{self, Write};
-use std::net::{Shutdown as Half, TcpStream};
-use std::os::unix::ffi::OsStrExt;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use fcp_common::engine::{
     Counters, Destination, DestinationOptions, Duplex, Ended, Inlet, NoReport, ReceiveOptions,
     RequestBy, SendOptions, SessionError, receive, send,
 };
 use fcp_common::expand::expand;
-use fcp_common::fs::DirPool;
+use fcp_common::fs::{Base, DirPool};
 use fcp_common::select::RuleSet;
 use fcp_common::transfer::Config as Receiving;
 use fcp_common::walk::{SourceRoot, WalkOptions, io_error};
-use fcp_proto::coding::Wire;
 use fcp_proto::packet::{Direction, Options, Problem, Request, Summary, WireError};
 use fcp_proto::version::{Agreed, Feature};
-use fcp_proto::{ErrorCode, Flag, SessionId, escape, frame};
+use fcp_proto::{ErrorCode, SessionId, escape};
 
 use crate::config::Config;
-use crate::handshake::idle;
+use crate::greet::idle;
+use crate::handshake::error_frame;
+use crate::identity::Peer;
+use crate::scope::Scope;
 use crate::server::Server;
 use crate::sessions::Permit;
+use crate::transport::Transport;
 
 /// Directories of the source that a session keeps open.
 const OPEN_DIRS: usize = 64;
-/// How long the peer may take to take an error.
-const TELL: Duration = Duration::from_secs(5);
 
 /// A session that is about to begin.
 pub(crate) struct Start {
     pub(crate) sid: SessionId,
-    pub(crate) uid: u32,
+    pub(crate) peer: Peer,
     pub(crate) request: Request,
     pub(crate) agreed: Agreed,
     /// The first connection; everything up to the REQUEST was read.
-    pub(crate) stream: tokio::net::TcpStream,
+    pub(crate) transport: Transport,
     pub(crate) permit: Permit,
     pub(crate) inlet: Inlet,
 }
 
-/// Runs a session of version 2 to its end, or until the server cancels it.
-pub(crate) async fn run(server: &Server, start: Start) {
+/// Runs a session of version 2 to its end, or until the server cancels it; whether it closed well.
+pub(crate) async fn run(server: &Server, start: Start) -> bool {
     let sid = start.sid;
-    tracing::info!("session {sid} of uid {}: {}", start.uid, describe(&start.request));
+    tracing::info!("session {sid} of {}: {}", start.peer.identity, describe(&start.request));
     let cancel = start.inlet.cancel();
     let config = server.config.clone();
     let ended = on_thread(server, || cancel.cancel(), move || carry_out(start, &config)).await;
     match ended {
-        Ok(Ok(summary)) => tracing::info!("session {sid} done: {}", account(&summary)),
-        Ok(Err(why)) => tracing::warn!("session {sid} failed: {why}"),
+        Ok(Ok(summary)) => {
+            tracing::info!("session {sid} done: {}", account(&summary));
+            return true;
+        }
+        Ok(Err(why)) => {
+            tracing::warn!("session {sid} failed: {why}");
+            if let Failure::Refused(transport, error) = why {
+                transport.say(&error_frame(&error)).await;
+            }
+        }
         Err(error) => tracing::error!("session {sid} failed: {error}"),
     }
+    false
 }
 
 /// Runs `work`, a session of any version, on a thread of its own, and calls `cancel` when the
@@ -106,9 +113,9 @@ fn account(summary: &Summary) -> String {
 /// Why a session failed, for the log: its text is safe to print.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
-    /// The request cannot be done, and the peer was told.
-    #[error("{}", .0.text)]
-    Refused(WireError),
+    /// The request cannot be done; the peer is still to be told.
+    #[error("{}", .1.text)]
+    Refused(Box<Transport>, WireError),
     #[error(transparent)]
     Session(#[from] SessionError),
     #[error("the first connection was lost: {0}")]
@@ -117,31 +124,13 @@ enum Failure {
 
 /// The session's thread.
 fn carry_out(start: Start, config: &Config) -> Result<Summary, Failure> {
-    let Start { request, agreed, stream, permit, inlet, .. } = start;
-    let stream = stream.into_std()?;
-    match prepare(&request, &agreed, config) {
+    let Start { request, agreed, transport, permit, inlet, peer, .. } = start;
+    match prepare(&request, &agreed, config, peer.scope) {
         Ok(prepared) => {
-            let first = Duplex::tcp(stream, idle(&agreed))?.with_guard(permit);
+            let first = transport.into_duplex(idle(&agreed))?.with_guard(permit);
             Ok(prepared.run(vec![first], inlet)?)
         }
-        Err(error) => {
-            tell(stream, &error);
-            Err(Failure::Refused(error))
-        }
-    }
-}
-
-/// Sends ERROR and closes; the peer may be in the middle of sending, and is not read any more.
-fn tell(mut stream: TcpStream, error: &WireError) {
-    let mut out = Vec::new();
-    frame::encode_with(Flag::ERROR, &mut out, |out| error.encode(out));
-    let told = stream
-        .set_nonblocking(false)
-        .and_then(|()| stream.set_write_timeout(Some(TELL)))
-        .and_then(|()| stream.write_all(&out))
-        .and_then(|()| stream.shutdown(Half::Write));
-    if let Err(error) = told {
-        tracing::debug!("the peer did not take the error: {error}");
+        Err(error) => Err(Failure::Refused(Box::new(transport), error)),
     }
 }
 
@@ -160,28 +149,40 @@ impl Prepared {
     }
 }
 
-fn prepare(request: &Request, agreed: &Agreed, config: &Config) -> Result<Prepared, WireError> {
+fn prepare(
+    request: &Request,
+    agreed: &Agreed,
+    config: &Config,
+    scope: Scope,
+) -> Result<Prepared, WireError> {
     if request.options.has(Options::DRY_RUN) && !agreed.supports(Feature::DryRun) {
         return Err(WireError::new(ErrorCode::USAGE, "a dry run was not agreed on"));
     }
     match request.direction {
-        Direction::Push => Ok(prepare_push(request, agreed, config)),
-        Direction::Pull => prepare_pull(request, agreed, config),
+        Direction::Push => prepare_push(request, agreed, config, scope),
+        Direction::Pull => prepare_pull(request, agreed, config, &scope),
     }
 }
 
-fn prepare_push(request: &Request, agreed: &Agreed, config: &Config) -> Prepared {
+fn prepare_push(
+    request: &Request,
+    agreed: &Agreed,
+    config: &Config,
+    scope: Scope,
+) -> Result<Prepared, WireError> {
+    scope.may_write()?;
     let typed: &[u8] = request.paths.first().map_or(b"", |path| path);
-    let path = resolve(&config.home, typed);
+    let path = scope.typed(&config.home, typed)?.path();
     let asked = DestinationOptions {
         single: request.options.has(Options::SINGLE),
         mkpath: request.options.has(Options::MKPATH),
         dry_run: request.options.has(Options::DRY_RUN),
     };
     let destination = move |single| {
-        Destination::open(&path, DestinationOptions { single: single && asked.single, ..asked })
+        let options = DestinationOptions { single: single && asked.single, ..asked };
+        Destination::open_in(scope.base(), &path, options)
     };
-    Prepared::Receive(Box::new(ReceiveOptions {
+    Ok(Prepared::Receive(Box::new(ReceiveOptions {
         agreed: agreed.clone(),
         request: RequestBy::Peer,
         destination: Box::new(destination),
@@ -190,7 +191,7 @@ fn prepare_push(request: &Request, agreed: &Agreed, config: &Config) -> Prepared
         durability: request.durability,
         report: Arc::new(NoReport),
         counters: Arc::default(),
-    }))
+    })))
 }
 
 fn receiving(options: Options, umask: u16) -> Receiving {
@@ -212,11 +213,12 @@ fn prepare_pull(
     request: &Request,
     agreed: &Agreed,
     config: &Config,
+    scope: &Scope,
 ) -> Result<Prepared, WireError> {
     let pairs = request.rules.iter().map(|rule| (rule.action, rule.pattern.as_slice()));
     let rules = RuleSet::from_wire(pairs)
         .map_err(|error| WireError::new(ErrorCode::USAGE, error.to_string()))?;
-    let (roots, problems) = open_sources(&request.paths, &config.home, SourceRoot::open);
+    let (roots, problems) = open_sources(&request.paths, &config.home, scope, SourceRoot::open_in);
     Ok(Prepared::Send(Box::new(SendOptions {
         agreed: agreed.clone(),
         request: RequestBy::Peer,
@@ -237,72 +239,33 @@ fn prepare_pull(
 pub(crate) fn open_sources(
     paths: &[Vec<u8>],
     home: &Path,
-    open: impl Fn(&[u8], &Arc<DirPool>) -> io::Result<SourceRoot>,
+    scope: &Scope,
+    open: impl Fn(&Base, &[u8], &Arc<DirPool>) -> io::Result<SourceRoot>,
 ) -> (Vec<SourceRoot>, Vec<Problem>) {
     let pool = DirPool::new(OPEN_DIRS);
     let (mut roots, mut problems) = (Vec::new(), Vec::new());
     for typed in paths {
-        let operands = match expand(&resolve_glob(home, typed)) {
-            Ok(operands) => operands,
+        let mut fail = |path, error| problems.push(Problem { path, error });
+        let path = match scope.typed(home, typed) {
+            Ok(path) => path,
             Err(error) => {
-                problems.push(Problem { path: typed.clone(), error: io_error(&error) });
+                fail(typed.clone(), error);
                 continue;
             }
         };
-        for operand in operands {
-            match open(&operand, &pool) {
-                Ok(root) => roots.push(root),
-                Err(error) => {
-                    let path = as_typed(home, typed, operand);
-                    problems.push(Problem { path, error: io_error(&error) });
+        match expand(scope.base(), &path.pattern()) {
+            Ok(operands) => {
+                for operand in operands {
+                    match open(scope.base(), &operand, &pool) {
+                        Ok(root) => roots.push(root),
+                        Err(error) => fail(path.as_typed(operand), io_error(&error)),
+                    }
                 }
             }
+            Err(error) => fail(typed.clone(), io_error(&error)),
         }
     }
     (roots, problems)
-}
-
-/// A path of a request as the system takes it: what is relative is below `home`, as is what follows
-/// `~/`.
-pub(crate) fn resolve(home: &Path, typed: &[u8]) -> Vec<u8> {
-    if typed.starts_with(b"/") {
-        return typed.to_vec();
-    }
-    let (_, below) = split_home(typed);
-    [home.as_os_str().as_bytes(), b"/", below].concat()
-}
-
-/// The spelling of home in front of a path, and the rest.
-fn split_home(typed: &[u8]) -> (&[u8], &[u8]) {
-    match typed {
-        b"~" => (b"~/", b""),
-        [b'~', b'/', ..] => typed.split_at(2),
-        _ => (b"", typed),
-    }
-}
-
-/// What `typed` became, as its user would name it.
-fn as_typed(home: &Path, typed: &[u8], operand: Vec<u8>) -> Vec<u8> {
-    let prefix = resolve(home, b"");
-    match operand.strip_prefix(prefix.as_slice()) {
-        Some(below) if !typed.starts_with(b"/") => [split_home(typed).0, below].concat(),
-        _ => operand,
-    }
-}
-
-/// As [`resolve`], for a path that may be a pattern: characters of `home` stand for themselves.
-fn resolve_glob(home: &Path, typed: &[u8]) -> Vec<u8> {
-    if !fcp_common::select::operand::has_magic(typed) {
-        return resolve(home, typed);
-    }
-    let special = |b: &u8| matches!(b, b'\\' | b'*' | b'?' | b'[' | b']');
-    let home: Vec<u8> = home
-        .as_os_str()
-        .as_bytes()
-        .iter()
-        .flat_map(|b| special(b).then_some(b'\\').into_iter().chain([*b]))
-        .collect();
-    resolve(Path::new(std::ffi::OsStr::from_bytes(&home)), typed)
 }
 
 #[cfg(test)]
@@ -310,38 +273,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn relative_paths_are_below_home_and_only_the_tilde_is_expanded() {
-        let home = Path::new("/home/a");
-        for (typed, resolved) in [
-            ("", "/home/a/"),
-            ("x/y", "/home/a/x/y"),
-            ("/etc", "/etc"),
-            ("~", "/home/a/"),
-            ("~/x", "/home/a/x"),
-            ("~x", "/home/a/~x"),
-            ("./~", "/home/a/./~"),
-            ("$HOME", "/home/a/$HOME"),
-        ] {
-            assert_eq!(resolve(home, typed.as_bytes()), resolved.as_bytes());
-        }
-    }
-
-    #[test]
-    fn a_home_with_wildcards_in_its_name_is_taken_literally() {
-        let dir = tempfile::tempdir().unwrap();
-        let home = dir.path().join("a[b]*");
-        std::fs::create_dir(&home).unwrap();
-        std::fs::write(home.join("one.txt"), "1").unwrap();
-        let found = expand(&resolve_glob(&home, b"*.txt")).unwrap();
-        assert_eq!(found, [home.join("one.txt").as_os_str().as_bytes()]);
-    }
-
-    #[test]
     fn what_cannot_be_opened_becomes_a_problem_and_the_rest_goes_on() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("here"), "1").unwrap();
         let paths = [b"~/gone".to_vec(), b"here".to_vec(), b"no*".to_vec()];
-        let (roots, problems) = open_sources(&paths, dir.path(), SourceRoot::open);
+        let (roots, problems) =
+            open_sources(&paths, dir.path(), &Scope::default(), SourceRoot::open_in);
         assert_eq!(roots.len(), 1);
         let named: Vec<_> = problems.iter().map(|p| p.path.as_slice()).collect();
         assert_eq!(named, [b"~/gone".as_slice(), b"no*"]);

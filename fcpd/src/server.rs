@@ -18,9 +18,12 @@ use tokio_util::task::TaskTracker;
 use crate::access::{Refusal, may_serve};
 use crate::config::{Config, Settings};
 use crate::handshake;
+use crate::identity::{Identity, Origin, Peer};
 use crate::logging::Refusals;
+use crate::scope::Scope;
 use crate::sessions::Sessions;
 use crate::shutdown::Shutdown;
+use crate::transport::Transport;
 use crate::waiting::Waiting;
 
 /// Connections that the kernel keeps until they are accepted.
@@ -61,15 +64,7 @@ pub async fn serve(
     config: Config,
     shutdown: Shutdown,
 ) -> io::Result<()> {
-    let server = Arc::new(Server {
-        waiting: Waiting::new(&config.limits),
-        sessions: Sessions::new(&config.limits),
-        refusals: Refusals::default(),
-        own_uid: rustix::process::geteuid().as_raw(),
-        tasks: TaskTracker::new(),
-        shutdown,
-        config,
-    });
+    let server = Arc::new(Server::new(config, shutdown));
     let listeners = listeners.into_iter().map(into_tokio).collect::<io::Result<Vec<_>>>()?;
     for listener in listeners {
         server.tasks.spawn(accept_all(Arc::clone(&server), listener));
@@ -172,6 +167,19 @@ async fn accept_all(server: Arc<Server>, listener: tokio::net::TcpListener) {
 }
 
 impl Server {
+    /// A server that serves nobody yet.
+    pub(crate) fn new(config: Config, shutdown: Shutdown) -> Server {
+        Server {
+            waiting: Waiting::new(&config.limits),
+            sessions: Sessions::new(&config.limits),
+            refusals: Refusals::default(),
+            own_uid: rustix::process::geteuid().as_raw(),
+            tasks: TaskTracker::new(),
+            shutdown,
+            config,
+        }
+    }
+
     /// Serves a connection if it is our user's; nothing was read from it.
     async fn admit(self: &Arc<Server>, stream: TcpStream, peer: SocketAddr) {
         let mut identified = self.identify(&stream, peer);
@@ -182,18 +190,18 @@ impl Server {
         }
         match identified {
             Ok(uid) => {
-                let place = self.waiting.admit(uid);
+                let identity = Identity::Uid(uid);
+                let place = self.waiting.admit(Origin::Known(identity.clone()));
+                let peer = Peer { identity, scope: Scope::default() };
                 let server = Arc::clone(self);
                 self.tasks.spawn(async move {
-                    handshake::serve(&server, stream, uid, place).await;
+                    handshake::serve(&server, Transport::Tcp(stream), peer, place).await;
                 });
             }
             Err(refusal) => {
                 self.refusals.log(kind(&refusal), &refusal);
-                handshake::refuse(
-                    stream,
-                    &WireError::new(ErrorCode::REFUSED, refusal.text_for_peer()),
-                );
+                let error = WireError::new(ErrorCode::REFUSED, refusal.text_for_peer());
+                handshake::refuse(Transport::Tcp(stream), &error).await;
             }
         }
     }

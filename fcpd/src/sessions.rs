@@ -1,11 +1,10 @@
 //! Which sessions there are, whose they are, and how more connections join them.
 //!
-//! A session id is 128 bits from the system's generator, bound to the uid that made the session; it
-//! means nothing once the session is over. What a wrong id gets is what a foreign one gets, and one
+//! A session id is 128 bits from the system's generator, bound to the identity that made the
+//! session; it means nothing once the session is over. What a wrong id gets is what a foreign one gets, and one
 //! that is over: a closed connection.
 
 use std::collections::HashMap;
-use std::net::TcpStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fcp_proto::SessionId;
@@ -13,23 +12,25 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::Limits;
+use crate::identity::Identity;
+use crate::transport::Transport;
 
 /// One connection of a session; dropped when the connection is closed, so that another may join.
 pub(crate) type Permit = OwnedSemaphorePermit;
 
-/// Takes a connection that joins a session: a stream that does not block yet.
-pub(crate) type Join = Box<dyn Fn(TcpStream, Permit) + Send + Sync>;
+/// Takes a connection that joins a session.
+pub(crate) type Join = Box<dyn Fn(Transport, Permit) + Send + Sync>;
 
 /// All sessions of this server.
 #[derive(Debug)]
 pub(crate) struct Sessions {
-    per_uid: usize,
+    per_identity: usize,
     total: usize,
     all: Mutex<HashMap<SessionId, Session>>,
 }
 
 struct Session {
-    uid: u32,
+    owner: Identity,
     permits: Arc<Semaphore>,
     join: Join,
 }
@@ -44,19 +45,19 @@ pub(crate) enum NotOpened {
 }
 
 /// Why a connection may not join.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NotJoined {
     #[error("refused ATTACH to a session that does not exist")]
     Unknown,
-    #[error("ALARM: uid {by} tried to attach to a session of uid {owner}")]
-    Foreign { by: u32, owner: u32 },
+    #[error("ALARM: {by} tried to attach to a session of {owner}")]
+    Foreign { by: Identity, owner: Identity },
     #[error("refused ATTACH: the session has all the connections that were agreed on")]
     Full,
 }
 
 impl NotJoined {
     /// What the log counts together.
-    pub(crate) fn kind(self) -> &'static str {
+    pub(crate) fn kind(&self) -> &'static str {
         match self {
             NotJoined::Unknown => "attach",
             NotJoined::Foreign { .. } => "attach-foreign",
@@ -67,17 +68,17 @@ impl NotJoined {
 
 impl Sessions {
     pub(crate) fn new(limits: &Limits) -> Arc<Sessions> {
-        let (per_uid, total) = (limits.sessions_per_uid, limits.sessions);
-        Arc::new(Sessions { per_uid, total, all: Mutex::default() })
+        let (per_identity, total) = (limits.sessions_per_uid, limits.sessions);
+        Arc::new(Sessions { per_identity, total, all: Mutex::default() })
     }
 
-    /// Opens a session of `uid` with at most `connections`; `join` takes all but the first.
+    /// Opens a session of `owner` with at most `connections`; `join` takes all but the first.
     ///
     /// # Errors
     /// [`NotOpened`] when there are too many.
     pub(crate) fn open(
         self: &Arc<Sessions>,
-        uid: u32,
+        owner: Identity,
         connections: u16,
         join: Join,
     ) -> Result<(Registration, Permit), NotOpened> {
@@ -86,33 +87,34 @@ impl Sessions {
         let first = Arc::clone(&permits).try_acquire_owned().map_err(|_| NotOpened::Full)?;
         let sid = random_id()?;
         let mut all = self.all();
-        let own = all.values().filter(|session| session.uid == uid).count();
-        if own >= self.per_uid || all.len() >= self.total {
+        let own = all.values().filter(|session| session.owner == owner).count();
+        if own >= self.per_identity || all.len() >= self.total {
             return Err(NotOpened::Full);
         }
-        all.insert(sid, Session { uid, permits, join });
+        all.insert(sid, Session { owner, permits, join });
         drop(all);
         Ok((Registration { sessions: Arc::clone(self), sid }, first))
     }
 
-    /// Gives `stream`, a connection of `uid`, to the session `sid`.
+    /// Gives `transport`, a connection of `by`, to the session `sid`.
     ///
     /// # Errors
-    /// [`NotJoined`]; the stream is closed.
+    /// [`NotJoined`]; the connection is closed.
     pub(crate) fn join(
         &self,
         sid: SessionId,
-        uid: u32,
-        stream: TcpStream,
+        by: &Identity,
+        transport: Transport,
     ) -> Result<(), NotJoined> {
         let all = self.all();
         let session = all.get(&sid).ok_or(NotJoined::Unknown)?;
-        if session.uid != uid {
-            return Err(NotJoined::Foreign { by: uid, owner: session.uid });
+        if session.owner != *by {
+            let owner = session.owner.clone();
+            return Err(NotJoined::Foreign { by: by.clone(), owner });
         }
         let permit =
             Arc::clone(&session.permits).try_acquire_owned().map_err(|_| NotJoined::Full)?;
-        (session.join)(stream, permit);
+        (session.join)(transport, permit);
         Ok(())
     }
 
@@ -124,7 +126,7 @@ impl Sessions {
 
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Session").field("uid", &self.uid).finish_non_exhaustive()
+        f.debug_struct("Session").field("owner", &self.owner).finish_non_exhaustive()
     }
 }
 
@@ -159,13 +161,23 @@ fn random_id() -> Result<SessionId, rustix::io::Errno> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
+    use std::net::{TcpListener, TcpStream};
 
     use super::*;
 
-    fn stream() -> TcpStream {
+    const ALICE: Identity = Identity::Uid(7);
+    const BOB: Identity = Identity::Uid(8);
+
+    /// To be within while there are connections.
+    fn runtime() -> tokio::runtime::Runtime {
+        crate::server::runtime().unwrap()
+    }
+
+    fn stream() -> Transport {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        TcpStream::connect(listener.local_addr().unwrap()).unwrap()
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        stream.set_nonblocking(true).unwrap();
+        Transport::Tcp(tokio::net::TcpStream::from_std(stream).unwrap())
     }
 
     fn keep() -> (Join, Arc<Mutex<Vec<Permit>>>) {
@@ -176,41 +188,47 @@ mod tests {
 
     #[test]
     fn a17_only_a_living_session_can_be_joined() {
+        let runtime = runtime();
+        let _within = runtime.enter();
         let sessions = Sessions::new(&Limits::default());
-        assert_eq!(sessions.join(SessionId([0; 16]), 7, stream()), Err(NotJoined::Unknown));
-        let (registration, _permit) = sessions.open(7, 2, keep().0).unwrap();
+        assert_eq!(sessions.join(SessionId([0; 16]), &ALICE, stream()), Err(NotJoined::Unknown));
+        let (registration, _permit) = sessions.open(ALICE, 2, keep().0).unwrap();
         let sid = registration.sid();
-        assert_eq!(sessions.join(sid, 7, stream()), Ok(()));
+        assert_eq!(sessions.join(sid, &ALICE, stream()), Ok(()));
         drop(registration);
-        assert_eq!(sessions.join(sid, 7, stream()), Err(NotJoined::Unknown));
+        assert_eq!(sessions.join(sid, &ALICE, stream()), Err(NotJoined::Unknown));
     }
 
     #[test]
-    fn a18_another_uid_with_the_right_id_is_refused() {
+    fn a18_another_identity_with_the_right_id_is_refused() {
+        let runtime = runtime();
+        let _within = runtime.enter();
         let sessions = Sessions::new(&Limits::default());
-        let (registration, _permit) = sessions.open(7, 2, keep().0).unwrap();
-        let refused = sessions.join(registration.sid(), 8, stream());
-        assert_eq!(refused, Err(NotJoined::Foreign { by: 8, owner: 7 }));
+        let (registration, _permit) = sessions.open(ALICE, 2, keep().0).unwrap();
+        let refused = sessions.join(registration.sid(), &BOB, stream());
+        assert_eq!(refused, Err(NotJoined::Foreign { by: BOB, owner: ALICE }));
     }
 
     #[test]
     fn a19_no_more_connections_than_agreed_and_a_closed_one_makes_room() {
+        let runtime = runtime();
+        let _within = runtime.enter();
         let sessions = Sessions::new(&Limits::default());
         let (join, kept) = keep();
-        let (registration, _first) = sessions.open(7, 128, join).unwrap();
+        let (registration, _first) = sessions.open(ALICE, 128, join).unwrap();
         for _ in 1..128 {
-            assert_eq!(sessions.join(registration.sid(), 7, stream()), Ok(()));
+            assert_eq!(sessions.join(registration.sid(), &ALICE, stream()), Ok(()));
         }
-        assert_eq!(sessions.join(registration.sid(), 7, stream()), Err(NotJoined::Full));
+        assert_eq!(sessions.join(registration.sid(), &ALICE, stream()), Err(NotJoined::Full));
         kept.lock().unwrap().pop();
-        assert_eq!(sessions.join(registration.sid(), 7, stream()), Ok(()));
+        assert_eq!(sessions.join(registration.sid(), &ALICE, stream()), Ok(()));
     }
 
     #[test]
-    fn w28_sessions_are_counted_by_uid_and_in_all() {
+    fn w28_sessions_are_counted_by_identity_and_in_all() {
         let limits = Limits { sessions_per_uid: 2, sessions: 3, ..Limits::default() };
         let sessions = Sessions::new(&limits);
-        let open = |uid| sessions.open(uid, 1, keep().0);
+        let open = |uid| sessions.open(Identity::Uid(uid), 1, keep().0);
         let held = [open(1).unwrap(), open(1).unwrap()];
         assert!(matches!(open(1), Err(NotOpened::Full)));
         let other = open(2).unwrap();

@@ -7,14 +7,19 @@ use std::net::TcpStream as StdStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fcp_common::engine::{Counters, Duplex, EntryReport, Inlet, Report, SessionError};
+use fcp_common::engine::{
+    Counters, Destination, DestinationError, DestinationOptions, Duplex, EntryReport, Inlet,
+    Report, SessionError, Unusable,
+};
 use fcp_common::select::operand::has_magic;
 use fcp_common::version1::{
     self, ReceiveConfig, SEND_WINDOW, V1Filter, V1ReceiveOptions, V1SendOptions, WINDOW,
-    destination_at, open_pull_source,
+    open_pull_source,
 };
 use fcp_common::walk::{SourceRoot, WalkOptions};
-use fcp_proto::packet::{Durability, Opening, Outcome, Problem, PullOpening, Reply, Summary};
+use fcp_proto::packet::{
+    Durability, Opening, Outcome, Problem, PullOpening, Reply, Summary, WireError,
+};
 use fcp_proto::v1::V1Packet;
 use fcp_proto::version::IDLE_SECS;
 use fcp_proto::{Flag, escape};
@@ -23,8 +28,10 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::config::Config;
-use crate::handshake::join_to;
-use crate::request::{on_thread, open_sources, resolve};
+use crate::greet::join_to;
+use crate::identity::Peer;
+use crate::request::{on_thread, open_sources};
+use crate::scope::Scope;
 use crate::server::Server;
 use crate::sessions::Permit;
 
@@ -32,14 +39,16 @@ use crate::sessions::Permit;
 const IDLE: Duration = Duration::from_secs(IDLE_SECS as u64);
 
 /// Serves the version 1 session that `opening` asked for over `stream`, until it ends.
-pub(crate) async fn serve(server: &Server, mut stream: TcpStream, opening: Opening, uid: u32) {
+pub(crate) async fn serve(server: &Server, mut stream: TcpStream, opening: Opening, peer: Peer) {
+    let who = &peer.identity;
     let inlet = Inlet::new();
     // The session's id is valid as long as its registration is held.
-    let opened = server.sessions.open(uid, server.config.connections, join_to(&inlet, IDLE));
+    let connections = server.config.connections;
+    let opened = server.sessions.open(who.clone(), connections, join_to(&inlet, IDLE));
     let (registration, permit) = match opened {
         Ok(opened) => opened,
         Err(why) => {
-            server.refusals.log("sessions", format_args!("refused uid {uid}: {why}"));
+            server.refusals.log("sessions", format_args!("refused {who}: {why}"));
             return refuse(server, stream, why.to_string()).await;
         }
     };
@@ -47,13 +56,14 @@ pub(crate) async fn serve(server: &Server, mut stream: TcpStream, opening: Openi
     let mut answer = Vec::new();
     Reply::version_1(sid).encode(Flag::SID, &mut answer);
     if let Err(error) = write(server, &mut stream, &answer).await {
-        let why = format_args!("session {sid} of uid {uid}: the peer took no answer: {error}");
+        let why = format_args!("session {sid} of {who}: the peer took no answer: {error}");
         return server.refusals.log("request", why);
     }
-    tracing::info!("session {sid} of uid {uid}: version 1 {}", describe(&opening));
+    tracing::info!("session {sid} of {who}: version 1 {}", describe(&opening));
     let cancel = inlet.cancel();
     let config = server.config.clone();
-    let work = move || carry_out(stream, permit, inlet, opening, &config);
+    let scope = peer.scope;
+    let work = move || carry_out(stream, permit, inlet, opening, &config, scope);
     match on_thread(server, || cancel.cancel(), work).await {
         Ok(Ok(done)) => tracing::info!(
             "session {sid} done: {} changed, {} the same, {} failed, {} content bytes",
@@ -102,24 +112,35 @@ fn carry_out(
     inlet: Inlet,
     opening: Opening,
     config: &Config,
+    scope: Scope,
 ) -> Result<Summary, SessionError> {
     let lost = |error: io::Error| SessionError::Lost(error.to_string());
     let stream: StdStream = stream.into_std().map_err(lost)?;
     let first = vec![Duplex::tcp(stream, IDLE).map_err(lost)?.with_guard(permit)];
     match opening {
         Opening::Push(push) => {
-            let destination = resolve(&config.home, push.dst.as_bytes());
-            version1::receive(receive_options(destination, config), first, inlet)
+            version1::receive(receive_options(push.dst.into_bytes(), config, scope), first, inlet)
         }
-        Opening::Pull(pull) => version1::send(send_options(&pull, config), first, inlet),
+        Opening::Pull(pull) => version1::send(send_options(&pull, config, &scope), first, inlet),
         // They open no session.
         Opening::Attach(_) | Opening::Hello(_) => Ok(Summary::default()),
     }
 }
 
-fn receive_options(destination: Vec<u8>, config: &Config) -> V1ReceiveOptions {
+fn receive_options(typed: Vec<u8>, config: &Config, scope: Scope) -> V1ReceiveOptions {
+    let home = config.home.clone();
+    let destination = move |single| {
+        let unusable = |error: WireError| DestinationError {
+            path: typed.clone(),
+            reason: Unusable::Io(io::Error::other(error.text)),
+        };
+        scope.may_write().map_err(unusable)?;
+        let path = scope.typed(&home, &typed).map_err(unusable)?.path();
+        let options = DestinationOptions { single, mkpath: true, dry_run: false };
+        Destination::open_in(scope.base(), &path, options)
+    };
     V1ReceiveOptions {
-        destination: destination_at(destination, true),
+        destination: Box::new(destination),
         config: ReceiveConfig { may_be_single: true, admit: None, window: WINDOW },
         perms: true,
         times: true,
@@ -132,9 +153,9 @@ fn receive_options(destination: Vec<u8>, config: &Config) -> V1ReceiveOptions {
 
 /// What cannot be opened is logged, as version 1 has no words for it; when nothing is left to send,
 /// the engine ends the session with EXCEPTION.
-fn send_options(pull: &PullOpening, config: &Config) -> V1SendOptions {
+fn send_options(pull: &PullOpening, config: &Config, scope: &Scope) -> V1SendOptions {
     let paths: Vec<Vec<u8>> = pull.srcs.iter().map(|src| src.clone().into_bytes()).collect();
-    let (roots, problems) = open_sources(&paths, &config.home, open_pull_source);
+    let (roots, problems) = open_sources(&paths, &config.home, scope, open_pull_source);
     let single = matches!(paths.as_slice(), [path] if !has_magic(path))
         && matches!(roots.as_slice(), [root] if SourceRoot::is_single(root));
     V1SendOptions {

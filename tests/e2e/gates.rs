@@ -35,21 +35,24 @@ fn total(counts: &Counts) -> u64 {
 /// What was measured, its number, and what it may be at most.
 struct Gate(String, u64, u64);
 
-/// Batches depend a little on who is scheduled when, so the best of three runs counts.
+/// What the program needs is the least that it was seen to need: who is scheduled when splits
+/// batches, more so on a busy machine, and never joins them.
 #[track_caller]
 fn assert_gates(measure: impl Fn() -> Vec<Gate>) {
-    let is_over = |Gate(_, number, most): &Gate| number > most;
-    for attempt in 1..=3 {
+    const ATTEMPTS: u32 = 10;
+    let mut least: Vec<u64> = Vec::new();
+    for attempt in 1..=ATTEMPTS {
         let gates = measure();
-        for Gate(what, number, most) in &gates {
+        least.resize(gates.len(), u64::MAX);
+        for (Gate(what, number, most), least) in gates.iter().zip(&mut least) {
             eprintln!("{what}: {number} (at most {most})");
+            *least = (*least).min(*number);
         }
-        let over: Vec<&Gate> = gates.iter().filter(|gate| is_over(gate)).collect();
-        if over.is_empty() {
-            return;
-        }
-        let Gate(what, number, most) = over[0];
-        assert!(attempt < 3, "{what}: {number} is above {most}, three times");
+        let mut over = gates.iter().zip(&least).filter(|(Gate(.., most), least)| *least > most);
+        let Some((Gate(what, _, most), least)) = over.next() else { return };
+        assert!(attempt < ATTEMPTS, "{what}: at least {least} is above {most}, every time");
+        // Whoever else is busy may be done then.
+        std::thread::sleep(std::time::Duration::from_millis(50) * attempt);
     }
 }
 

@@ -66,19 +66,31 @@ impl Direction {
 }
 
 fn understand(operands: &[OsString]) -> Result<(Vec<Target>, Target), CliError> {
-    let mut targets = operands
-        .iter()
-        .map(|operand| Target::parse(operand.as_bytes()))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| match error {
-            TargetError::Ssh(_) | TargetError::NotLoopback(_) => {
-                CliError::Unsupported(error.to_string())
-            }
-            TargetError::Url(..) | TargetError::Empty => CliError::Usage(error.to_string()),
-        })?;
+    let mut targets =
+        operands.iter().map(|o| understand_one(o.as_bytes())).collect::<Result<Vec<_>, _>>()?;
     let destination = targets.pop();
     match destination {
         Some(destination) if !targets.is_empty() => Ok((targets, destination)),
         _ => Err(CliError::Usage("type: fcp SRC... DST".to_owned())),
+    }
+}
+
+fn understand_one(operand: &[u8]) -> Result<Target, CliError> {
+    let target = Target::parse(operand).map_err(|error| match error {
+        TargetError::Module(_) | TargetError::Scheme(..) => {
+            CliError::Unsupported(error.to_string())
+        }
+        _ => CliError::Usage(error.to_string()),
+    })?;
+    let shown = fcp_proto::escape(operand);
+    match &target {
+        Target::Ssh(_) => Err(CliError::Unsupported(format!(
+            "{shown}: copying over ssh is not there yet; start fcpd on this machine and use \
+             fcp://127.0.0.1/path, or write ./{shown} if it is a local name"
+        ))),
+        Target::Fcp(server) if server.loopback().is_none() => Err(CliError::Unsupported(format!(
+            "{shown}: only servers on this machine (127.0.0.1, ::1, localhost) can be reached yet"
+        ))),
+        _ => Ok(target),
     }
 }

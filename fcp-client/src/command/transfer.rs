@@ -23,7 +23,7 @@ use super::Direction;
 use crate::cli::{FsyncArg, TransferOptions};
 use crate::connect::{self, Purpose, Session};
 use crate::error::CliError;
-use crate::target::Target;
+use crate::target::{FcpTarget, Target};
 use crate::ui::Reporter;
 use crate::ui::exit::ExitStatus;
 
@@ -75,7 +75,8 @@ pub(super) struct Job<'a> {
 
 impl Job<'_> {
     fn push(&self, sources: &[Target], destination: &Target) -> Result<Summary, CliError> {
-        let Target::Fcp { server, path } = destination else { return Err(not_remote()) };
+        let Target::Fcp(FcpTarget { path, .. }) = destination else { return Err(not_remote()) };
+        let server = loopback(destination)?;
         let (roots, problems) = self.open_sources(sources);
         if roots.is_empty() {
             return Ok(self.nothing_to_send(problems));
@@ -83,7 +84,7 @@ impl Job<'_> {
         let single =
             roots.len() == 1 && problems.is_empty() && roots.iter().all(SourceRoot::is_single);
         let request = self.request(packet::Direction::Push, vec![path.clone()], single);
-        let session = self.connect(*server, &Purpose::Push(path.clone()), self.options.protocol)?;
+        let session = self.connect(server, &Purpose::Push(path.clone()), self.options.protocol)?;
         let Some(agreed) = session.agreed else {
             return self.push_version1(session.conns, Sources { roots, problems, single });
         };
@@ -339,13 +340,22 @@ fn one_server(sources: &[Target]) -> Result<(SocketAddr, Vec<Vec<u8>>), CliError
     let mut found = None;
     let mut paths = Vec::new();
     for source in sources {
-        let Target::Fcp { server, path } = source else { return Err(not_remote()) };
-        if *found.get_or_insert(*server) != *server {
+        let Target::Fcp(FcpTarget { path, .. }) = source else { return Err(not_remote()) };
+        let server = loopback(source)?;
+        if *found.get_or_insert(server) != server {
             return Err(CliError::Usage("sources must be all on one server".to_owned()));
         }
         paths.push(path.clone());
     }
     found.map(|server| (server, paths)).ok_or_else(not_remote)
+}
+
+/// Where a server on this machine listens.
+fn loopback(target: &Target) -> Result<SocketAddr, CliError> {
+    match target {
+        Target::Fcp(server) => server.loopback().ok_or_else(not_remote),
+        _ => Err(not_remote()),
+    }
 }
 
 fn not_remote() -> CliError {

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use fcp_proto::Violation;
 use fcp_proto::frame::{self, Frame};
 use fcp_proto::limits::BLOCK;
 
+use super::fds;
 use crate::transfer::Assembler;
 
 /// Room for one block with its frames, and one more frame behind it.
@@ -20,9 +22,21 @@ pub struct Duplex {
     pub(crate) writer: Box<dyn Write + Send>,
     /// Ends both halves; safe to call from any thread, any number of times.
     pub(crate) close: Box<dyn Fn() + Send + Sync>,
+    /// See [`Duplex::spare`].
+    pub(crate) hold: Option<Duration>,
 }
 
 impl Duplex {
+    /// A connection of two halves that block; `close` ends both, from any thread.
+    pub(crate) fn new(
+        reader: impl Read + Send + 'static,
+        writer: impl Write + Send + 'static,
+        close: impl Fn() + Send + Sync + 'static,
+    ) -> Duplex {
+        let (reader, writer, close) = (Box::new(reader), Box::new(writer), Box::new(close));
+        Duplex { reader, writer, close, hold: None }
+    }
+
     /// Drives a TCP connection. Silence of `idle` at either end is an error.
     pub fn tcp(stream: TcpStream, idle: Duration) -> io::Result<Duplex> {
         stream.set_nonblocking(false)?;
@@ -31,18 +45,35 @@ impl Duplex {
         stream.set_write_timeout(Some(idle))?;
         let (writer, closer) = (stream.try_clone()?, stream.try_clone()?);
         let close = move || drop(closer.shutdown(Shutdown::Both));
-        Ok(Duplex { reader: Box::new(stream), writer: Box::new(writer), close: Box::new(close) })
+        Ok(Duplex::new(stream, writer, close))
+    }
+
+    /// Drives a pair of pipes or sockets, which may be the same socket twice. They become
+    /// non-blocking, for whoever shares them as well. Silence of `idle` at either end is an error.
+    ///
+    /// # Errors
+    /// A descriptor cannot be made non-blocking, or no more can be opened.
+    pub fn fds(reader: OwnedFd, writer: OwnedFd, idle: Duration) -> io::Result<Duplex> {
+        let (reader, writer, closing) = fds::halves(reader, writer, idle)?;
+        Ok(Duplex::new(reader, writer, move || closing.close()))
+    }
+
+    /// Carries messages as ever, but content only while every living connection is a spare one and
+    /// `hold` has passed since the session began. For a way in that is slower than the
+    /// direct connections it leads to.
+    pub fn spare(self, hold: Duration) -> Duplex {
+        Duplex { hold: Some(hold), ..self }
     }
 
     /// Keeps `guard` alive until the connection is closed, such as the permit that admitted it.
     pub fn with_guard(self, guard: impl Send + Sync + 'static) -> Duplex {
-        let Duplex { reader, writer, close } = self;
+        let Duplex { reader, writer, close, hold } = self;
         let close = move || {
             // Named so that the closure owns it: a session drops this closure when it closes.
             let _ = &guard;
             close();
         };
-        Duplex { reader, writer, close: Box::new(close) }
+        Duplex { reader, writer, close: Box::new(close), hold }
     }
 
     /// As if `early`, which was read from the connection already, were still to come.
@@ -60,7 +91,7 @@ impl Duplex {
     fn unix(stream: UnixStream) -> io::Result<Duplex> {
         let (writer, closer) = (stream.try_clone()?, stream.try_clone()?);
         let close = move || drop(closer.shutdown(Shutdown::Both));
-        Ok(Duplex { reader: Box::new(stream), writer: Box::new(writer), close: Box::new(close) })
+        Ok(Duplex::new(stream, writer, close))
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use fcp_proto::{ErrorCode, Name};
 
-use crate::fs::{Dir, Kind, user_path};
+use crate::fs::{Base, Dir, Kind};
 use crate::transfer::RootRule;
 use crate::walk::io_error;
 
@@ -74,15 +74,31 @@ impl Destination {
     /// # Errors
     /// [`DestinationError`], with the path as it was typed.
     pub fn open(path: &[u8], options: DestinationOptions) -> Result<Destination, DestinationError> {
-        Destination::resolve(path, options)
+        Destination::open_in(&Base::Unrestricted, path, options)
+    }
+
+    /// As [`Destination::open`], for what `base` reaches.
+    ///
+    /// # Errors
+    /// [`DestinationError`], with the path as it was typed.
+    pub fn open_in(
+        base: &Base,
+        path: &[u8],
+        options: DestinationOptions,
+    ) -> Result<Destination, DestinationError> {
+        Destination::resolve(base, path, options)
             .map_err(|reason| DestinationError { path: path.to_vec(), reason })
     }
 
-    fn resolve(path: &[u8], options: DestinationOptions) -> Result<Destination, Unusable> {
+    fn resolve(
+        base: &Base,
+        path: &[u8],
+        options: DestinationOptions,
+    ) -> Result<Destination, Unusable> {
         let DestinationOptions { single, dry_run, .. } = options;
         let must_be_dir = path.is_empty() || path.ends_with(b"/") || path.ends_with(b"/..");
         let path = if path.is_empty() { b"." } else { path };
-        match Dir::open_user(user_path(path)) {
+        match base.open_dir(path) {
             Ok(root) => return Ok(Destination::new(root, RootRule::Keep, false)),
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
                 if !single || must_be_dir {
@@ -93,7 +109,7 @@ impl Destination {
             Err(_) => {}
         }
         let (parent, name) = split(path).ok_or(Unusable::NoParent)?;
-        let parent = match open_parent(parent, options) {
+        let parent = match open_parent(base, parent, options) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 if dry_run && options.mkpath {
                     return Ok(Destination { root: None, rule: RootRule::Keep, created: true });
@@ -122,13 +138,13 @@ impl Destination {
 }
 
 /// Opens the directory that holds the destination, making it when that was asked for.
-fn open_parent(path: &[u8], options: DestinationOptions) -> io::Result<Dir> {
-    match Dir::open_user(user_path(path)) {
+fn open_parent(base: &Base, path: &[u8], options: DestinationOptions) -> io::Result<Dir> {
+    match base.open_dir(path) {
         Err(error)
             if error.kind() == io::ErrorKind::NotFound && options.mkpath && !options.dry_run =>
         {
             let (parent, name) = split(path).ok_or(error)?;
-            let parent = open_parent(parent, options)?;
+            let parent = open_parent(base, parent, options)?;
             match parent.mkdir(&name, 0o777) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
                 _ => parent.open_child_nofollow(&name),

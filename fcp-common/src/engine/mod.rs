@@ -9,12 +9,15 @@
 
 mod conn;
 mod destination;
+mod fds;
 mod local;
 mod receive;
 mod report;
 mod send;
 mod session;
 mod store;
+#[cfg(test)]
+mod tests;
 mod workers;
 
 pub use conn::Duplex;

@@ -107,6 +107,9 @@ pub(super) struct SendRole {
 impl Machine for Sender<Source> {
     forward_to_machine!();
 
+    fn handle_spare(&mut self, conn: ConnId, from: Duration) {
+        self.handle_spare(conn, from);
+    }
     fn is_over(&self) -> bool {
         self.closed().is_some()
     }

@@ -45,6 +45,24 @@ impl Dir {
 
     /// What [`Dir::open_beneath`] does where the kernel has no `openat2`.
     pub fn open_beneath_by_walk(&self, path: &RelPath) -> io::Result<Dir> {
+        let path = path.as_bytes();
+        or_path_only(DIRECTORY, |flags| walk::open_beneath(self.fd.as_fd(), path, flags))
+    }
+
+    /// As [`Dir::open_beneath`], for a path that a user typed: it may hold `..`, which never leads
+    /// out, and slashes in front of it mean nothing.
+    pub fn open_typed(&self, path: &[u8]) -> io::Result<Dir> {
+        let path = below_slashes(path);
+        let spelled = if path.is_empty() { b"." } else { path };
+        match or_path_only(DIRECTORY, |flags| sys::openat2_beneath(&self.fd, spelled, flags)) {
+            Err(error) if sys::no_openat2(&error) => self.open_typed_by_walk(path),
+            done => done,
+        }
+    }
+
+    /// What [`Dir::open_typed`] does where the kernel has no `openat2`.
+    pub fn open_typed_by_walk(&self, path: &[u8]) -> io::Result<Dir> {
+        let path = below_slashes(path);
         or_path_only(DIRECTORY, |flags| walk::open_beneath(self.fd.as_fd(), path, flags))
     }
 
@@ -208,6 +226,11 @@ impl AsFd for Dir {
 pub fn user_path(bytes: &[u8]) -> &Path {
     use std::os::unix::ffi::OsStrExt;
     Path::new(std::ffi::OsStr::from_bytes(bytes))
+}
+
+fn below_slashes(path: &[u8]) -> &[u8] {
+    let start = path.iter().position(|b| *b != b'/').unwrap_or(path.len());
+    &path[start..]
 }
 
 /// One name in a directory.

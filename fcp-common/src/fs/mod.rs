@@ -4,6 +4,7 @@
 //! [`publish()`], the only function that makes a final file name appear. [`sys`] is the layer
 //! under both; nothing else in the project calls the kernel about a user's files.
 
+mod base;
 mod dir;
 mod file;
 mod lazy;
@@ -16,6 +17,7 @@ pub mod sys;
 pub mod temp;
 
 pub use crate::journal::names::RunId;
+pub use base::Base;
 pub use dir::{Dir, DirEntry, Entries, user_path};
 pub use file::File;
 pub use lazy::{DirPool, LazyDir};

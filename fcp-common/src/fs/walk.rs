@@ -1,13 +1,12 @@
 //! Opening a directory beneath a root without `openat2`.
 //!
 //! A walk by component that follows symlinks itself: every step is taken from a held descriptor,
-//! `..` (which only a link's target can spell) goes back to the descriptor that was held on the
+//! `..` goes back to the descriptor that was held on the
 //! way, and never above the root. So it cannot leave the tree, whatever is swapped meanwhile.
 
 use std::collections::VecDeque;
 use std::io;
 
-use fcp_proto::path::RelPath;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -27,11 +26,11 @@ const STEP: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLO
 /// As `openat2` with `RESOLVE_BENEATH`: `EXDEV` for a link that leads out, `ELOOP` for too many.
 pub(super) fn open_beneath(
     root: BorrowedFd<'_>,
-    path: &RelPath,
+    path: &[u8],
     flags: OFlags,
 ) -> io::Result<OwnedFd> {
     let mut walk = Walk { root, held: VecDeque::new(), forgotten: 0, links: 0, todo: Vec::new() };
-    walk.push_parts(path.as_bytes());
+    walk.push_parts(path);
     while let Some(part) = walk.todo.pop() {
         match part.as_slice() {
             b"" | b"." => {}

@@ -49,6 +49,8 @@ pub struct Sender<S> {
     walked: bool,
     finish_sent: bool,
     schedule: Schedule,
+    /// Living connections that leave content to others, and from when on they may have to carry it.
+    spares: HashMap<ConnId, Duration>,
     events: VecDeque<Event<S>>,
     closed: Option<Summary>,
 }
@@ -115,6 +117,7 @@ impl<S: Clone> Sender<S> {
             walked: false,
             finish_sent: false,
             schedule: Schedule::default(),
+            spares: HashMap::new(),
             events: VecDeque::new(),
             closed: None,
         }
@@ -125,8 +128,15 @@ impl<S: Clone> Sender<S> {
         self.link.handle_conn_opened(conn);
     }
 
+    /// `conn`, just opened, is a spare one: it carries content only while all that live are, and
+    /// not before `from`.
+    pub fn handle_spare(&mut self, conn: ConnId, from: Duration) {
+        self.spares.insert(conn, from);
+    }
+
     /// A connection is gone: its blocks go to the others.
     pub fn handle_conn_lost(&mut self, conn: ConnId) {
+        self.spares.remove(&conn);
         self.link.handle_conn_lost(conn);
         self.schedule.handle_conn_lost(conn);
     }
@@ -251,6 +261,9 @@ impl<S: Clone> Sender<S> {
 
     /// Content that should go over `conn` now.
     pub fn poll_work(&mut self, conn: ConnId, now: Duration) -> Option<Work<S>> {
+        if !self.carries_content(conn, now) {
+            return None;
+        }
         loop {
             let block = self.schedule.next(conn, now)?;
             // Voided files leave the schedule with their entry, so this always finds one.
@@ -269,7 +282,7 @@ impl<S: Clone> Sender<S> {
     /// When to call again though nothing happened.
     pub fn poll_timeout(&self, now: Duration) -> Option<Duration> {
         let repeat = self.schedule.poll_timeout(now).filter(|_| self.link.connections() > 1);
-        [self.link.poll_timeout(), repeat].into_iter().flatten().min()
+        [self.link.poll_timeout(), repeat, self.spare_due(now)].into_iter().flatten().min()
     }
 
     /// Whether `conn` has anything to transmit now.
@@ -277,15 +290,17 @@ impl<S: Clone> Sender<S> {
         let messages = !self.announce.is_empty()
             || !self.dirs_end.is_empty()
             || (self.walked && !self.finish_sent);
+        let content = || self.schedule.has_fresh() || self.schedule.has_overdue(conn, now);
         (messages && self.is_carrier(conn))
             || self.link.has_transmit(conn, now)
-            || self.schedule.has_fresh()
-            || self.schedule.has_overdue(conn, now)
+            || (self.carries_content(conn, now) && content())
     }
 
     /// Whether any connection has anything to transmit now.
     pub fn has_any_transmit(&self, now: Duration) -> bool {
-        self.link.carrier().is_some_and(|carrier| self.has_transmit(carrier, now))
+        // A spare carrier does not speak for the others, which may have content.
+        let content = self.schedule.has_fresh() && self.spare_due(now).is_none();
+        content || self.link.carrier().is_some_and(|carrier| self.has_transmit(carrier, now))
     }
 
     /// Whether messages travel on `conn` now.
@@ -314,6 +329,21 @@ impl<S: Clone> Sender<S> {
     #[cfg(test)]
     pub(super) fn load(&self) -> (usize, usize) {
         (self.files.len(), self.metadata)
+    }
+
+    fn carries_content(&self, conn: ConnId, now: Duration) -> bool {
+        let may = |from: &Duration| self.has_only_spares() && now >= *from;
+        self.spares.get(&conn).is_none_or(may)
+    }
+
+    fn has_only_spares(&self) -> bool {
+        self.spares.len() == self.link.connections()
+    }
+
+    /// When the first spare connection will carry the content that no connection may carry now.
+    fn spare_due(&self, now: Duration) -> Option<Duration> {
+        let first = self.spares.values().min().filter(|_| self.has_only_spares())?;
+        (*first > now && self.schedule.has_fresh()).then_some(*first)
     }
 
     fn fresh_id(&mut self) -> FileId {

@@ -213,7 +213,7 @@ impl<R: Side> Session<R> {
     fn open(self: &Arc<Self>, next: &mut u32, duplex: Duplex, threads: &mut Vec<JoinHandle<()>>) {
         let conn = ConnId(*next);
         *next += 1;
-        let Duplex { reader, writer, close } = duplex;
+        let Duplex { reader, writer, close, .. } = duplex;
         locked(&self.closers).insert(conn, close);
         self.machine().handle_conn_opened(conn);
         threads.extend(self.spawn("fcp1-read", move |session| session.read(conn, reader)));

@@ -7,7 +7,7 @@ use fcp_proto::SourceVersion;
 use fcp_proto::limits::BLOCK;
 use md5::{Digest, Md5};
 
-use crate::fs::{DirPool, File, Stat};
+use crate::fs::{Base, DirPool, File, Stat};
 use crate::walk::{Source, SourceRoot};
 
 /// How often a file is hashed anew because it changed meanwhile.
@@ -15,10 +15,12 @@ const TRIES: u32 = 3;
 
 /// Opens a source of a PULL: a directory stands for its contents, whether or not a slash ends its
 /// name; anything else for itself.
-pub fn open_pull_source(path: &[u8], pool: &Arc<DirPool>) -> io::Result<SourceRoot> {
+pub fn open_pull_source(base: &Base, path: &[u8], pool: &Arc<DirPool>) -> io::Result<SourceRoot> {
     let contents = [path, b"/"].concat();
-    match SourceRoot::open(&contents, pool) {
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => SourceRoot::open(path, pool),
+    match SourceRoot::open_in(base, &contents, pool) {
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            SourceRoot::open_in(base, path, pool)
+        }
         opened => opened,
     }
 }

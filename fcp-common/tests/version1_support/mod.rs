@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, UNIX_EPOCH};
 
 use fcp_common::engine::{Duplex, Ended, EntryReport, Inlet, Report};
-use fcp_common::fs::DirPool;
+use fcp_common::fs::{Base, DirPool};
 use fcp_common::version1::{
     ReceiveConfig, SEND_WINDOW, V1Filter, V1ReceiveOptions, V1SendOptions, WINDOW, destination_at,
     open_pull_source, receive, send,
@@ -46,7 +46,7 @@ pub fn send_options(operand: &Path, as_server: bool, notes: &Arc<Notes>) -> V1Se
     let bytes = operand.as_os_str().as_encoded_bytes();
     let pool = DirPool::new(64);
     let root = match as_server {
-        true => open_pull_source(bytes, &pool),
+        true => open_pull_source(&Base::Unrestricted, bytes, &pool),
         false => SourceRoot::open(bytes, &pool),
     }
     .unwrap();

@@ -90,6 +90,9 @@ pub enum RequestBy {
 /// What the threads need of a machine.
 pub(in crate::engine) trait Machine: Send {
     fn handle_conn_opened(&mut self, conn: ConnId);
+    /// `conn`, just opened, carries content only while no other kind lives, and not before `from`.
+    /// A machine that sends no content need not know.
+    fn handle_spare(&mut self, _conn: ConnId, _from: Duration) {}
     fn handle_conn_lost(&mut self, conn: ConnId);
     fn handle_message(&mut self, m: Sequenced, len: usize, now: Duration) -> Result<(), Violation>;
     fn handle_ack(&mut self, next: u32, now: Duration) -> Result<(), Violation>;
@@ -391,9 +394,15 @@ impl<R: Role> Session<R> {
     ) {
         let conn = ConnId(*next);
         *next += 1;
-        let Duplex { reader, writer, close } = duplex;
+        let Duplex { reader, writer, close, hold } = duplex;
         self.closers.lock().unwrap_or_else(PoisonError::into_inner).insert(conn, close);
-        self.machine().handle_conn_opened(conn);
+        {
+            let mut machine = self.machine();
+            machine.handle_conn_opened(conn);
+            if let Some(hold) = hold {
+                machine.handle_spare(conn, hold);
+            }
+        }
         let (a, b) = (Arc::clone(self), Arc::clone(self));
         self.writers.fetch_add(1, Ordering::AcqRel);
         let spawned = spawn("fcp-read", move || a.read(conn, reader))
@@ -427,6 +436,8 @@ impl<R: Role> Session<R> {
             }
         }
         self.notify();
+        // Its own writer too, though nothing is to be written: a pipe is closed by letting it go.
+        self.changed.notify_all();
     }
 
     fn end(&self) {
