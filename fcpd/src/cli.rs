@@ -39,6 +39,12 @@ pub struct Args {
     #[arg(long = "listen", value_name = "ADDR", value_parser = address)]
     pub listen: Vec<SocketAddr>,
 
+    /// Let holders of tokens connect with TLS on addresses that other hosts reach; with =all on
+    /// loopback addresses, too, which are for your own user only otherwise
+    #[arg(long, value_name = "PORTS", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "remote")]
+    pub tls: Option<TlsArg>,
+
     /// This process is the one in the background
     #[arg(long = "detached", hide = true)]
     pub detached: bool,
@@ -50,6 +56,17 @@ pub enum Command {
     /// Tokens that clients come with over TLS
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Show by what clients know this server's key
+    Fingerprint,
+}
+
+/// Which ports have TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TlsArg {
+    /// Those that other hosts reach.
+    Remote,
+    /// All.
+    All,
 }
 
 /// How much is logged.

@@ -6,7 +6,7 @@
 use std::io;
 use std::time::Duration;
 
-use fcp_common::engine::Inlet;
+use fcp_common::engine::{Cancel, Inlet};
 use fcp_proto::frame::{self, HEAD_LEN, Head};
 use fcp_proto::limits::MAX_MESSAGE;
 use fcp_proto::packet::{Message, Reply, Request, Sequenced, WireError};
@@ -52,12 +52,23 @@ pub(crate) fn open(server: &Server, peer: Peer, theirs: &Hello) -> Result<Opened
 }
 
 impl Opened {
+    /// What ends the session, once it runs or before.
+    pub(crate) fn cancel(&self) -> Cancel {
+        self.inlet.cancel()
+    }
+
     /// Answers with a frame `flag` over `transport`, takes the REQUEST and runs the session to its
     /// end; whether it closed well. Everything else was logged, and told to the peer if it is there.
-    pub(crate) async fn run(self, server: &Server, mut transport: Transport, flag: Flag) -> bool {
+    pub(crate) async fn run(
+        self,
+        server: &Server,
+        mut transport: Transport,
+        flag: Flag,
+        extra: ReplyExtra,
+    ) -> bool {
         let Opened { registration, permit, inlet, agreed, peer } = self;
         let sid = registration.sid();
-        let reply = Reply { sid, agreed: Some(agreed.clone()), extra: ReplyExtra::default() };
+        let reply = Reply { sid, agreed: Some(agreed.clone()), extra };
         match first_exchange(server, &mut transport, flag, reply).await {
             Ok(request) => {
                 let start = Start { sid, peer, request, agreed, transport, permit, inlet };

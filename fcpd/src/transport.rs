@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use fcp_common::engine::Duplex;
+use fcp_common::tls::tune;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
@@ -37,7 +38,12 @@ impl Transport {
     pub fn into_duplex(self, idle: Duration) -> io::Result<Duplex> {
         match self {
             Transport::Tcp(stream) => Duplex::tcp(stream.into_std()?, idle),
-            Transport::Tls(_) => Err(io::ErrorKind::Unsupported.into()),
+            Transport::Tls(stream) => {
+                let (stream, conn) = stream.into_inner();
+                let stream = stream.into_std()?;
+                tune(&stream);
+                Duplex::tls(stream, conn, idle)
+            }
             Transport::Fds(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }

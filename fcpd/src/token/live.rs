@@ -17,7 +17,7 @@ const SETTLED: u64 = 3;
 /// The tokens of a running server. Every question sees what the file says by then.
 #[derive(Debug)]
 pub struct Tokens {
-    store: Store,
+    store: Option<Store>,
     seen: Mutex<Seen>,
 }
 
@@ -44,9 +44,9 @@ pub enum NotGood {
 }
 
 impl Tokens {
-    /// The tokens in `store`.
-    pub fn of(store: Store) -> Tokens {
-        Tokens { store, seen: Mutex::default() }
+    /// The tokens in the directory of settings `dir`; none without one.
+    pub fn in_dir(dir: Option<&Path>) -> Tokens {
+        Tokens { store: dir.map(Store::in_dir), seen: Mutex::default() }
     }
 
     /// The token called `name`, if it is good `now`.
@@ -74,14 +74,15 @@ impl Tokens {
     }
 
     fn current(&self) -> Option<Arc<[Entry]>> {
+        let Some(store) = &self.store else { return Some(Arc::default()) };
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         // Before reading: what changes meanwhile is seen the next time.
-        let stamp = Stamp::of(&self.store.path());
+        let stamp = Stamp::of(&store.path());
         if stamp.as_ref().is_some_and(|s| s.is_settled()) && seen.stamp == stamp {
             return seen.tokens.clone();
         }
         let is_news = seen.stamp != stamp || seen.tokens.is_some();
-        seen.tokens = match self.store.read() {
+        seen.tokens = match store.read() {
             Ok(tokens) => Some(tokens.into()),
             Err(error) => {
                 if is_news {
@@ -147,7 +148,7 @@ mod tests {
     fn what_is_added_and_revoked_counts_at_once() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::in_dir(dir.path());
-        let tokens = Tokens::of(store.clone());
+        let tokens = Tokens::in_dir(Some(dir.path()));
         let find = |name| tokens.find(name, Time(5)).map(|found| found.name);
         assert_eq!(find("a"), Err(NotGood::Unknown));
         store.add(entry("a", None)).unwrap();
@@ -164,7 +165,7 @@ mod tests {
     fn another_token_of_the_same_name_is_another_one() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::in_dir(dir.path());
-        let tokens = Tokens::of(store.clone());
+        let tokens = Tokens::in_dir(Some(dir.path()));
         store.add(entry("a", None)).unwrap();
         let first = tokens.find("a", Time(5)).unwrap();
         store.revoke("a").unwrap();
@@ -178,7 +179,7 @@ mod tests {
     fn a22_when_others_can_read_the_file_nobody_new_comes_in() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::in_dir(dir.path());
-        let tokens = Tokens::of(store.clone());
+        let tokens = Tokens::in_dir(Some(dir.path()));
         store.add(entry("a", Some(Time(9)))).unwrap();
         let a = tokens.find("a", Time(5)).unwrap();
         for (path, loose, private) in

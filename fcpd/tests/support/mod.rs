@@ -18,6 +18,7 @@ use fcp_proto::{Flag, SessionId, frame};
 use fcpd::config::{Config, Limits};
 use fcpd::server;
 use fcpd::shutdown::Shutdown;
+use fcpd::tls::Listener;
 
 /// How long a test waits for what must happen.
 pub const SOON: Duration = Duration::from_secs(5);
@@ -40,6 +41,11 @@ impl Daemon {
     }
 
     pub fn on(listener: TcpListener, home: &Path, limits: Limits) -> Daemon {
+        let addr = listener.local_addr().unwrap();
+        Daemon::serve(listener.into(), addr, home, limits)
+    }
+
+    pub fn serve(listener: Listener, addr: SocketAddr, home: &Path, limits: Limits) -> Daemon {
         let config = Config {
             connections: 128,
             home: home.to_owned(),
@@ -47,7 +53,6 @@ impl Daemon {
             umask: 0o022,
             limits,
         };
-        let addr = listener.local_addr().unwrap();
         let shutdown = Shutdown::new();
         let told = shutdown.clone();
         let thread = std::thread::spawn(move || {
@@ -76,8 +81,8 @@ impl Drop for Daemon {
 }
 
 /// A connection that sends and expects single frames.
-pub struct Peer {
-    pub stream: TcpStream,
+pub struct Peer<S = TcpStream> {
+    pub stream: S,
 }
 
 impl Peer {
@@ -88,8 +93,19 @@ impl Peer {
         Peer { stream }
     }
 
+    /// Fails unless the server closes the connection without a byte within `limit`.
+    pub fn expect_silent_close(&mut self, limit: Duration) {
+        let start = Instant::now();
+        self.stream.set_read_timeout(Some(limit)).unwrap();
+        assert_eq!(self.frame(), None);
+        assert!(start.elapsed() < limit);
+    }
+}
+
+impl<S: Read + Write> Peer<S> {
     pub fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap();
+        self.stream.flush().unwrap();
     }
 
     /// The next frame; `None` once the connection is closed or reset.
@@ -131,14 +147,6 @@ impl Peer {
         let (flag, payload) = self.message().expect("an error");
         assert_eq!(flag, Flag::ERROR);
         decode_exact(&payload).unwrap()
-    }
-
-    /// Fails unless the server closes the connection without a byte within `limit`.
-    pub fn expect_silent_close(&mut self, limit: Duration) {
-        let start = Instant::now();
-        self.stream.set_read_timeout(Some(limit)).unwrap();
-        assert_eq!(self.frame(), None);
-        assert!(start.elapsed() < limit);
     }
 
     /// Greets and takes the session id.
