@@ -1,6 +1,8 @@
 //! A server in this process on port 0, and a peer that speaks in frames.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part of this")]
 
+pub mod push;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
