@@ -9,6 +9,12 @@ install_peers() {
     command -v rsync >/dev/null || need+=(rsync)
     command -v python3 >/dev/null || need+=(python3)
     command -v setpriv >/dev/null || need+=(util-linux)
+    command -v ssh >/dev/null || need+=(openssh-client)
+    # Debian keeps sshd where a user's PATH does not look.
+    PATH=$PATH:/usr/sbin command -v sshd >/dev/null || need+=(openssh-server)
+    # A login shell that is no Bourne shell, and network namespaces as second hosts.
+    command -v tcsh >/dev/null || need+=(tcsh)
+    PATH=$PATH:/usr/sbin:/sbin command -v ip >/dev/null || need+=(iproute2)
     python3 -c 'import venv, ensurepip' 2>/dev/null || need+=(python3-venv)
     [ ${#need[@]} -eq 0 ] && return
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then

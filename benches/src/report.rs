@@ -106,7 +106,8 @@ impl Results {
                 text += &format!("- {}: `{}`\n", tool.name(), tool.command_line());
             }
         }
-        text + "\n## Versions\n" + &versions()
+        let programs = [("rsync", "--version"), ("tar", "--version"), ("cp", "--version")];
+        text + "\n## Versions\n" + &versions(&programs)
     }
 
     fn summary(&self, workload: Workload, tool: Tool) -> Option<Summary> {
@@ -116,16 +117,23 @@ impl Results {
 }
 
 /// The medians of one tool on one workload.
-struct Summary {
-    wall: f64,
-    fastest: f64,
-    slowest: f64,
-    cpu: f64,
-    peak_mib: f64,
+#[derive(Debug, Clone)]
+pub struct Summary {
+    /// Wall seconds.
+    pub wall: f64,
+    /// Wall seconds of the fastest round.
+    pub fastest: f64,
+    /// Wall seconds of the slowest round.
+    pub slowest: f64,
+    /// CPU seconds of both ends.
+    pub cpu: f64,
+    /// MiB of the largest process.
+    pub peak_mib: f64,
 }
 
 impl Summary {
-    fn of(samples: impl Iterator<Item = Sample>) -> Option<Self> {
+    /// The medians of all rounds; `None` without any.
+    pub fn of(samples: impl Iterator<Item = Sample>) -> Option<Self> {
         let (mut walls, mut cpus, mut peaks) = (Vec::new(), Vec::new(), Vec::new());
         for sample in samples {
             walls.push(sample.wall);
@@ -160,11 +168,7 @@ fn table_line(
     mine: &Summary,
     fcp: Option<&Summary>,
 ) -> String {
-    let rate = if workload.counts_files() {
-        format!("{:.1}k files/s", source.files as f64 / mine.wall / 1e3)
-    } else {
-        format!("{:.0} MB/s", source.bytes as f64 / mine.wall / 1e6)
-    };
+    let rate = rate(workload, source, mine.wall);
     let times = |peer: f64, own: f64| {
         if own > 0.0 { format!("{:.2}x", peer / own) } else { "-".into() }
     };
@@ -178,11 +182,23 @@ fn table_line(
     )
 }
 
-fn versions() -> String {
+/// The speed in the workload's own unit.
+pub fn rate(workload: Workload, source: &Source, wall: f64) -> String {
+    if workload.counts_files() {
+        format!("{:.1}k files/s", source.files as f64 / wall / 1e3)
+    } else {
+        format!("{:.0} MB/s", source.bytes as f64 / wall / 1e6)
+    }
+}
+
+/// The first line that each program says about itself, as a list.
+pub fn versions(programs: &[(&str, &str)]) -> String {
     let mut text = String::new();
-    for (program, flag) in [("rsync", "--version"), ("tar", "--version"), ("cp", "--version")] {
+    for (program, flag) in programs {
         let Ok(output) = Command::new(program).arg(flag).output() else { continue };
-        let output = String::from_utf8_lossy(&output.stdout);
+        // ssh speaks on stderr.
+        let output = [output.stdout, output.stderr].concat();
+        let output = String::from_utf8_lossy(&output);
         if let Some(line) = output.lines().next() {
             text += &format!("- {}\n", line.trim_end());
         }

@@ -1,7 +1,7 @@
 //! The workloads of the side-by-side run, from a seeded generator: the same bytes everywhere, every time.
 
 use std::fs::{self, File, FileTimes};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
@@ -26,6 +26,31 @@ pub enum Workload {
     W3,
     /// W2 again, into a destination that already holds it.
     W4,
+    /// One incompressible file of 1 KiB: what a session costs.
+    L0,
+    /// One incompressible file of 1 GiB, for a long link.
+    L1,
+    /// One incompressible file of 256 MiB, for a long link.
+    L2,
+    /// 2,000 files of 1 to 16 KiB, 100 a directory, for a long link.
+    L3,
+}
+
+/// Touches as much memory as a copy of `bytes` will need and frees it again: a virtual machine gives
+/// free pages back to its host, and whoever is the first to want them pays, by turns and by a factor
+/// of two.
+pub fn warm_pages(ballast: &Path, bytes: u64) -> io::Result<()> {
+    let mut file = File::create(ballast)?;
+    io::copy(&mut io::repeat(1).take(bytes), &mut file)?;
+    fs::remove_file(ballast)
+}
+
+/// Makes the folder anew.
+pub fn empty(dir: &Path) -> io::Result<()> {
+    if dir.exists() {
+        fs::remove_dir_all(dir)?;
+    }
+    fs::create_dir_all(dir)
 }
 
 /// A source tree on disk.
@@ -40,8 +65,10 @@ pub struct Source {
 }
 
 impl Workload {
-    /// All workloads in the order they run.
+    /// Those of a fast link, in the order they run.
     pub const ALL: [Self; 4] = [Self::W1, Self::W2, Self::W3, Self::W4];
+    /// Those of a long link, in the order they run.
+    pub const LONG: [Self; 4] = [Self::L0, Self::L1, Self::L2, Self::L3];
 
     /// The name in tables, files and flags.
     pub fn name(self) -> &'static str {
@@ -50,6 +77,10 @@ impl Workload {
             Self::W2 => "W2",
             Self::W3 => "W3",
             Self::W4 => "W4",
+            Self::L0 => "L0",
+            Self::L1 => "L1",
+            Self::L2 => "L2",
+            Self::L3 => "L3",
         }
     }
 
@@ -60,7 +91,7 @@ impl Workload {
 
     /// The unit its speed is read in: whether files matter rather than bytes.
     pub fn counts_files(self) -> bool {
-        matches!(self, Self::W2 | Self::W4)
+        matches!(self, Self::W2 | Self::W4 | Self::L3)
     }
 
     /// Makes the source under `dir`, unless an earlier run has; `small` is the size for smoke tests.
@@ -86,9 +117,16 @@ impl Workload {
             Self::W1 => vec![if small { 64 << 20 } else { 4 << 30 }],
             Self::W2 | Self::W4 => {
                 let count = if small { 1_000 } else { 50_000 };
-                (0..count).map(|_| 1024 + random.next() % (15 * 1024 + 1)).collect()
+                (0..count).map(|_| small_size(&mut random)).collect()
             }
             Self::W3 => octave_sizes(if small { 100 } else { 2_000 }, &mut random),
+            Self::L0 => vec![1 << 10],
+            Self::L1 => vec![if small { 16 << 20 } else { 1 << 30 }],
+            Self::L2 => vec![if small { 4 << 20 } else { 256 << 20 }],
+            Self::L3 => {
+                let count = if small { 200 } else { 2_000 };
+                (0..count).map(|_| small_size(&mut random)).collect()
+            }
         }
     }
 }
@@ -97,9 +135,15 @@ impl FromStr for Workload {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        let found = Self::ALL.into_iter().find(|w| w.name().eq_ignore_ascii_case(name));
-        found.ok_or_else(|| format!("{name}: no such workload; there are W1, W2, W3 and W4"))
+        let mut all = Self::ALL.into_iter().chain(Self::LONG);
+        let found = all.find(|w| w.name().eq_ignore_ascii_case(name));
+        found.ok_or_else(|| format!("{name}: no such workload; there are W1 to W4 and L0 to L3"))
     }
+}
+
+/// 1 to 16 KiB.
+fn small_size(random: &mut SplitMix64) -> u64 {
+    1024 + random.next() % (15 * 1024 + 1)
 }
 
 /// `count` sizes at even steps of the leaning log distribution, shuffled.

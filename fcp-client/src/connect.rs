@@ -45,10 +45,23 @@ pub fn open(
     connections: u16,
     protocol: Option<u16>,
 ) -> Result<Session, CliError> {
+    open_with(server, purpose, &Hello::ours(connections), protocol)
+}
+
+/// As [`open`], with an offer of the caller's.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_with(
+    server: SocketAddr,
+    purpose: &Purpose,
+    offer: &Hello,
+    protocol: Option<u16>,
+) -> Result<Session, CliError> {
+    let connections = offer.connections;
     let failed = |reason: String| CliError::Connect { server: server.to_string(), reason };
     let mut first = dial(server).map_err(&failed)?;
-    let Opened { reply, early } =
-        greet(&mut first, purpose, connections, protocol).map_err(&failed)?;
+    let Opened { reply, early } = greet(&mut first, purpose, offer, protocol).map_err(&failed)?;
     let wanted = reply.agreed.as_ref().map_or(connections, |a| a.connections.min(connections));
     let mut streams = vec![first];
     for _ in 1..wanted {
@@ -109,10 +122,10 @@ fn connect_help(error: &io::Error) -> String {
 fn greet(
     stream: &mut TcpStream,
     purpose: &Purpose,
-    connections: u16,
+    offer: &Hello,
     protocol: Option<u16>,
 ) -> Result<Opened, String> {
-    let fcp = (protocol != Some(1)).then(|| Hello::ours(connections));
+    let fcp = (protocol != Some(1)).then(|| offer.clone());
     let (asked, offer) = (fcp.is_some(), fcp.clone());
     // What version 2 asks for follows in REQUEST, so that it may be what version 1 cannot say.
     let mut out = Vec::new();

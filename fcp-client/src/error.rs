@@ -25,6 +25,14 @@ pub enum CliError {
     /// The session broke off.
     #[error("{0}{hint}", hint = resume_hint(.0))]
     Session(#[from] SessionError),
+    /// One of the two sessions of a relay broke off.
+    #[error("{server}: {error}{hint}", hint = resume_hint(.error))]
+    Relay {
+        /// Which of the two, and where it is.
+        server: String,
+        /// Why, as its session ended.
+        error: SessionError,
+    },
     /// Something in this process cannot go on.
     #[error("{0}")]
     Internal(String),
@@ -37,7 +45,7 @@ impl CliError {
             CliError::Usage(_) => ExitStatus::Usage,
             CliError::Unsupported(_) => ExitStatus::Unsupported,
             CliError::Connect { .. } => ExitStatus::Socket,
-            CliError::Session(error) => session_exit_code(error),
+            CliError::Session(error) | CliError::Relay { error, .. } => session_exit_code(error),
             CliError::Internal(_) => ExitStatus::FileIo,
         }
     }

@@ -2,8 +2,8 @@
 //!
 //! Three layers, each allowed to use only the ones before it:
 //! - data: [`range_set`];
-//! - decisions, pure: [`select`], [`transfer`], [`auth`] (the proof of a token), the machines of [`version1`], and the format of the
-//!   [`journal`];
+//! - decisions, pure: [`select`], [`transfer`], [`relay`], [`auth`] (the proof of a token), the
+//!   machines of [`version1`], and the format of the [`journal`];
 //! - shells, behind the feature `io`: `fs` (every syscall on a user's files), the journal's file,
 //!   `walk`, `engine` (threads and sockets around the machines), `peer` (who is at the other end),
 //!   `tls` (connections with pinned keys; a feature of its own).
@@ -19,6 +19,7 @@ pub mod journal;
 #[cfg(feature = "io")]
 pub mod peer;
 pub mod range_set;
+pub mod relay;
 pub mod select;
 #[cfg(feature = "tls")]
 pub mod tls;

@@ -243,6 +243,39 @@ fn with_few_files(home: &Path, files: u32) -> Foreground {
     Foreground::start(command.args(["-c", &script, env!("CARGO_BIN_EXE_fcpd")]))
 }
 
+/// strace, told to fail every socket that fcpd makes after the listening one: those that ask
+/// sock_diag, as a seccomp filter would.
+fn without_sock_diag(home: &Path) -> Command {
+    let mut command = Command::new("strace");
+    // With -D the child is fcpd and strace its grandchild, so that ending the child ends both.
+    command.args(["-D", "-f", "-qq", "-o", "/dev/null", "-e", "trace=socket"]);
+    command.args(["-e", "inject=socket:error=EPERM:when=2+", env!("CARGO_BIN_EXE_fcpd")]);
+    command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", home).stdin(Stdio::null());
+    command
+}
+
+#[test]
+fn a10_without_sock_diag_the_other_table_says_who_it_is() {
+    if Command::new("strace").arg("-V").output().is_err() {
+        eprintln!("SKIPPED what needs strace: it is not installed");
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    let daemon = Foreground::start(&mut without_sock_diag(home.path()));
+    Peer::connect(daemon.addr).greet();
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED the other user, as that needs root");
+        return;
+    }
+    let connect = format!("exec 3<>/dev/tcp/127.0.0.1/{} && cat <&3", daemon.addr.port());
+    let other = Command::new("setpriv")
+        .args(["--reuid=12345", "--clear-groups", "bash", "-c", &connect])
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&other.stdout).into_owned();
+    assert!(told.contains("serves another user"), "{told}");
+}
+
 #[test]
 fn w27_a_flood_leaves_descriptors_for_the_honest() {
     let home = tempfile::tempdir().unwrap();

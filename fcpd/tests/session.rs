@@ -162,6 +162,24 @@ fn a17_attach_to_no_session_is_closed_without_an_answer() {
 }
 
 #[test]
+fn a20_guessed_ids_open_nothing_and_cost_little() {
+    let home = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(home.path());
+    let mut first = daemon.connect();
+    let (sid, _) = first.greet();
+    let mut guess = u128::from_be_bytes(sid.0);
+    for _ in 0..5_000 {
+        // A full period of 2^128, which does not come back to where it began here.
+        guess = guess.wrapping_mul(0x2360_ed05_1fc6_5da4_4385_df64_9fcc_f645).wrapping_add(1);
+        let mut peer = daemon.connect();
+        peer.send(&attach(SessionId(guess.to_be_bytes())));
+        peer.expect_silent_close(SOON);
+    }
+    first.send(&push_frames("in"));
+    finish_push(&mut first);
+}
+
+#[test]
 fn a19_no_more_connections_than_were_agreed_on() {
     let home = tempfile::tempdir().unwrap();
     let daemon = Daemon::start(home.path());

@@ -7,6 +7,7 @@ mod filters;
 mod gates;
 mod naming;
 mod programs;
+mod relay;
 mod same;
 mod transfers;
 mod under_way;

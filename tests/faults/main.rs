@@ -10,5 +10,6 @@ mod every_op;
 mod hostile;
 mod network;
 mod races;
+mod relay;
 mod resume;
 mod script;

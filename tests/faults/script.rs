@@ -99,6 +99,11 @@ impl Peer {
         self.bytes(&bytes);
     }
 
+    /// Sends a message under a number that was had before.
+    pub(crate) fn again(&mut self, flag: Flag, number: u32, body: &[u8]) {
+        self.frame(flag.0, &[&number.to_be_bytes()[..], body].concat());
+    }
+
     /// Sends a message.
     pub(crate) fn say(&mut self, message: Message) {
         let payload = message.to_payload(self.next);

@@ -153,6 +153,11 @@ pub fn kill9(pid: u32) {
     kill_process(pid_of(pid), Signal::KILL).unwrap();
 }
 
+/// SIGKILL to a process that may be gone already.
+pub fn kill9_any(pid: u32) {
+    let _ = kill_process(pid_of(pid), Signal::KILL);
+}
+
 /// A port on loopback that was free a moment ago.
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();

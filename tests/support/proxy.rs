@@ -123,6 +123,11 @@ impl Proxy {
         format!("fcp://127.0.0.1:{}{}", self.port, path.display())
     }
 
+    /// Its port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Connections so far.
     pub fn accepted(&self) -> usize {
         self.shared.accepted.load(Relaxed)

@@ -1,8 +1,8 @@
 //! fcp beside its peers on the published workloads, in one interleaved run.
 
-use std::fs::{self, File};
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -10,7 +10,7 @@ use fcp_benches::measure::Sample;
 use fcp_benches::peers::{Peers, Tool};
 use fcp_benches::report::{Results, Row};
 use fcp_benches::verify::{Depth, rsync_agrees, same_tree};
-use fcp_benches::workload::{Source, Workload};
+use fcp_benches::workload::{Source, Workload, empty, warm_pages};
 
 /// Times fcp, rsync, tar through nc and cp on the same trees, checks every copy, writes the figures.
 #[derive(Debug, Parser)]
@@ -167,20 +167,4 @@ impl Turn<'_> {
         }
         Ok(sample)
     }
-}
-
-/// Touches as much memory as a copy will need and frees it again: a virtual machine gives free pages
-/// back to its host, and whoever is the first to want them pays, by turns and by a factor of two.
-fn warm_pages(ballast: &Path, bytes: u64) -> io::Result<()> {
-    let mut file = File::create(ballast)?;
-    io::copy(&mut io::repeat(1).take(bytes), &mut file)?;
-    fs::remove_file(ballast)
-}
-
-/// Makes the folder anew.
-fn empty(dir: &Path) -> io::Result<()> {
-    if dir.exists() {
-        fs::remove_dir_all(dir)?;
-    }
-    fs::create_dir_all(dir)
 }

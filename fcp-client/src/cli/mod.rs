@@ -1,11 +1,13 @@
 //! The command line exactly as typed. Nothing here looks at the environment or the disk.
 
+mod reach;
 mod transfer;
 
 use std::ffi::OsString;
 
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+pub use reach::{CommandLine, Direct, Family, ReachOptions, Via, token_name};
 pub use transfer::{FilterArg, FsyncArg, TransferOptions};
 
 /// What was typed.
@@ -26,6 +28,22 @@ pub enum Command {
     Pull(Vec<OsString>),
     /// Whatever direction the operands have.
     Copy(Vec<OsString>),
+    /// What fcp's config says.
+    Config {
+        /// Which of it.
+        what: ConfigAspect,
+        /// For which host; none means any that no section names.
+        host: Option<String>,
+    },
+}
+
+/// What of the config is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ConfigAspect {
+    /// Every setting, with what set it
+    Show,
+    /// Where the config files are
+    Path,
 }
 
 const ABOUT: &str = "Copies files and directories, fast, and goes on where it was interrupted";
@@ -41,7 +59,7 @@ A trailing slash on a source means its contents, as in rsync. Exit codes are rsy
 #[derive(Parser)]
 #[command(name = "fcp", version, about = ABOUT, after_help = EXAMPLES, disable_help_subcommand = true)]
 #[command(
-    override_usage = "fcp [OPTIONS] SRC... DST\n       fcp push [OPTIONS] SRC... fcp://HOST[:PORT]/DST\n       fcp pull [OPTIONS] fcp://HOST[:PORT]/SRC... DST"
+    override_usage = "fcp [OPTIONS] SRC... DST\n       fcp push [OPTIONS] SRC... fcp://HOST[:PORT]/DST\n       fcp pull [OPTIONS] fcp://HOST[:PORT]/SRC... DST\n       fcp config [OPTIONS] show [HOST] | path"
 )]
 struct CopyCli {
     #[command(flatten)]
@@ -61,6 +79,31 @@ enum CommandArgs {
     Push(Operands),
     /// Fetch files from a server
     Pull(Operands),
+    /// Tell what the config files, the environment and these options amount to
+    Config(ConfigArgs),
+}
+
+#[derive(clap::Args)]
+struct ConfigArgs {
+    /// What to tell
+    #[arg(value_enum, hide_possible_values = true, value_name = "show|path")]
+    what: ConfigAspect,
+    /// For which host
+    host: Option<String>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    /// Say more of what is done
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// As for a transfer
+    #[arg(short = 'j', long, value_name = "NUM", value_parser = clap::value_parser!(u16).range(1..=128))]
+    connections: Option<u16>,
+    /// As for a transfer
+    #[arg(long, value_name = "VERSION", value_parser = clap::value_parser!(u16).range(1..=2))]
+    protocol: Option<u16>,
+    #[command(flatten)]
+    reach: ReachOptions,
 }
 
 #[derive(clap::Args)]
@@ -93,11 +136,27 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Erro
     let (make, Operands { paths, mut options }): (fn(_) -> _, _) = match typed {
         CommandArgs::Push(operands) => (Command::Push, operands),
         CommandArgs::Pull(operands) => (Command::Pull, operands),
+        CommandArgs::Config(args) => return Ok(args.into()),
     };
     if let Some((_, matches)) = matches.subcommand() {
         options.order_filters(matches);
     }
     Ok(Cli { command: make(paths), options })
+}
+
+impl From<ConfigArgs> for Cli {
+    fn from(args: ConfigArgs) -> Cli {
+        let ConfigArgs { what, host, json, verbose, connections, protocol, reach } = args;
+        let options = TransferOptions {
+            json,
+            verbose,
+            connections,
+            protocol,
+            reach,
+            ..TransferOptions::default()
+        };
+        Cli { command: Command::Config { what, host }, options }
+    }
 }
 
 /// Where the command stands: the first argument that is neither an option nor an option's value,
@@ -111,7 +170,7 @@ fn position_of_command(args: &[OsString]) -> Option<usize> {
             return None;
         }
         if !arg.starts_with('-') || arg == "-" {
-            return matches!(&*arg, "push" | "pull").then_some(at);
+            return matches!(&*arg, "push" | "pull" | "config").then_some(at);
         }
         if takes_next_argument(&copy, &arg) {
             rest.next();
@@ -159,6 +218,32 @@ mod tests {
         assert_eq!(parsed("fcp a push").command, Command::Copy(paths(&["a", "push"])));
         assert_eq!(parsed("fcp --exclude push a b").command, Command::Copy(paths(&["a", "b"])));
         assert_eq!(parsed("fcp -- push b").command, Command::Copy(paths(&["push", "b"])));
+    }
+
+    #[test]
+    fn options_of_ssh_are_those_of_scp() {
+        let line = "fcp -F f -i a -ib -J j -o K=v -oL=w -P 22 -46C -e ssh push x y";
+        let reach = parsed(line).options.reach;
+        assert_eq!(reach.ssh_config.as_deref(), Some("f".as_ref()));
+        assert_eq!(reach.identity, ["a", "b"].map(std::path::PathBuf::from));
+        assert_eq!(reach.ssh_option, ["K=v", "L=w"]);
+        assert_eq!((reach.jump.as_deref(), reach.port), (Some("j"), Some(22)));
+        assert_eq!(reach.family(), Some(Family::Ipv6), "the last one wins");
+        assert!(reach.compress && parsed("fcp -z a b").options.reach.compress);
+        assert_eq!(reach.rsh, CommandLine::parse("ssh".as_ref()).ok());
+        let reach = parsed("fcp --via tunnel --direct never a b").options.reach;
+        assert_eq!((reach.via, reach.direct), (Some(Via::Tunnel), Some(Direct::Never)));
+        assert_eq!(parsed("fcp a b").options.reach.via, None);
+    }
+
+    #[test]
+    fn the_config_may_be_asked_for() {
+        let cli = parsed("fcp --via stdio config show h --json");
+        let show = Command::Config { what: ConfigAspect::Show, host: Some("h".to_owned()) };
+        assert_eq!(cli.command, show);
+        assert!(cli.options.json && cli.options.reach.via == Some(Via::Stdio));
+        let path = Command::Config { what: ConfigAspect::Path, host: None };
+        assert_eq!(parsed("fcp config path").command, path);
     }
 
     #[test]

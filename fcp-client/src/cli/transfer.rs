@@ -4,6 +4,8 @@ use std::ffi::OsString;
 
 use clap::{ArgMatches, Args, ValueEnum};
 
+use super::ReachOptions;
+
 /// Options of push, pull and plain copies.
 #[derive(Args, Debug, Default)]
 pub struct TransferOptions {
@@ -25,10 +27,10 @@ pub struct TransferOptions {
     /// Leave out what matches: a glob as in rsync, or a regex behind `re:`; the first match of all
     /// --include and --exclude wins
     #[arg(long, value_name = "PATTERN", allow_hyphen_values = true)]
-    exclude: Vec<OsString>,
+    pub(super) exclude: Vec<OsString>,
     /// Keep what matches in, against a later --exclude
     #[arg(long, value_name = "PATTERN", allow_hyphen_values = true)]
-    include: Vec<OsString>,
+    pub(super) include: Vec<OsString>,
     /// Print what was sent, kept and skipped
     #[arg(long)]
     pub stats: bool,
@@ -50,28 +52,32 @@ pub struct TransferOptions {
     pub archive: bool,
     /// Descend into directories (on already)
     #[arg(short, long, overrides_with = "no_recursive")]
-    recursive: bool,
+    pub(super) recursive: bool,
     /// Leave directories out
     #[arg(long)]
-    no_recursive: bool,
+    pub(super) no_recursive: bool,
     /// Keep symbolic links as links (on already)
     #[arg(short, long, overrides_with = "no_links")]
-    links: bool,
+    pub(super) links: bool,
     /// Leave symbolic links out
     #[arg(long)]
-    no_links: bool,
+    pub(super) no_links: bool,
     /// Keep permissions (on already)
     #[arg(short, long, overrides_with = "no_perms")]
-    perms: bool,
+    pub(super) perms: bool,
     /// Do not set permissions of existing files; new ones follow the umask
     #[arg(long)]
-    no_perms: bool,
+    pub(super) no_perms: bool,
     /// Keep modification times (on already)
     #[arg(short, long, overrides_with = "no_times")]
-    times: bool,
+    pub(super) times: bool,
     /// Do not set modification times
     #[arg(long)]
-    no_times: bool,
+    pub(super) no_times: bool,
+
+    /// The way to another host
+    #[command(flatten)]
+    pub reach: ReachOptions,
 
     /// `--include` and `--exclude` in the order in which they were typed
     #[arg(skip)]

@@ -1,5 +1,7 @@
 //! What each command does: from operands and options to a session and its exit code.
 
+mod config;
+mod relay;
 mod transfer;
 mod version1;
 
@@ -17,6 +19,9 @@ pub fn run(cli: Cli) -> Result<ExitStatus, CliError> {
         Command::Push(operands) => (operands, Some(Direction::Push)),
         Command::Pull(operands) => (operands, Some(Direction::Pull)),
         Command::Copy(operands) => (operands, None),
+        Command::Config { what, host } => {
+            return config::run(what, host.as_deref(), &cli.options);
+        }
     };
     let (sources, destination) = understand(&operands)?;
     let direction = Direction::of(&sources, &destination)?;
@@ -33,6 +38,8 @@ pub(crate) enum Direction {
     Pull,
     /// Within this machine's file systems.
     Local,
+    /// From a server to a server, through here.
+    Relay,
 }
 
 impl Direction {
@@ -42,12 +49,10 @@ impl Direction {
             (true, true) => Ok(Direction::Local),
             (true, false) => Ok(Direction::Push),
             (false, true) if local == 0 => Ok(Direction::Pull),
-            (false, true) => {
+            (false, false) if local == 0 => Ok(Direction::Relay),
+            (false, _) => {
                 Err(CliError::Usage("sources must be all local or all on one server".to_owned()))
             }
-            (false, false) => Err(CliError::Unsupported(
-                "copying from server to server is not there yet; copy to here first".to_owned(),
-            )),
         }
     }
 

@@ -1,4 +1,4 @@
-//! push, pull and local copies.
+//! push, pull and local copies; what all transfers share.
 
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
@@ -12,7 +12,7 @@ use fcp_common::engine::{
 use fcp_common::fs::{DirPool, umask};
 use fcp_common::select::operand::has_magic;
 use fcp_common::select::{Rule, RuleSet, Wanted};
-use fcp_common::transfer::Config;
+use fcp_common::transfer::{Admits, Config};
 use fcp_common::walk::{Place, SourceRoot, WalkOptions, io_error};
 use fcp_proto::packet::{self, Durability, Options, Problem, Request, Summary};
 use fcp_proto::version::{Agreed, Hello, negotiate};
@@ -29,7 +29,7 @@ use crate::ui::exit::ExitStatus;
 
 /// Connections to a server on this machine. One is bound by one core at each end; measured with
 /// `side_by_side`, more than two gain nothing on loopback.
-const CONNECTIONS: u16 = 2;
+pub(super) const CONNECTIONS: u16 = 2;
 /// "File size limit exceeded", on every Linux but MIPS.
 const SIGXFSZ: i32 = 25;
 /// Source directories kept open at once.
@@ -53,10 +53,11 @@ pub(crate) fn run(
         Direction::Push => job.push(sources, destination),
         Direction::Pull => job.pull(sources, destination),
         Direction::Local => job.copy(sources, destination),
+        Direction::Relay => job.relay(sources, destination),
     };
     let summary = match ended {
         Ok(summary) => Ok(summary),
-        Err(CliError::Session(error)) => Err(error),
+        Err(broken @ (CliError::Session(_) | CliError::Relay { .. })) => Err(broken),
         Err(other) => {
             reporter.abort(&other);
             return Err(other);
@@ -99,21 +100,28 @@ impl Job<'_> {
         let Some(agreed) = session.agreed else {
             return self.pull_version1(server, session.conns, &paths, to);
         };
-        let wanted = Wanted::from_sources(&paths);
-        // A pattern above the name may find that name in several directories.
-        let one_thing = wanted.single_name().is_some()
-            && paths.len() == 1
-            && !paths.iter().any(|path| has_magic(path));
+        let (one_thing, admits) = self.asked_for(&paths);
         // Only the server knows whether the one name is a directory: its first entry tells.
         let destination = self.destination(to, one_thing);
         let request = self.request(packet::Direction::Pull, paths, one_thing);
         let mut config = self.config();
         config.one_thing = one_thing;
-        let rules = self.rules.clone();
-        config.admits =
-            Some(Box::new(move |path, is_dir| wanted.admits(path) && rules.admits(path, is_dir)));
+        config.admits = Some(admits);
         let options = self.receive_options(agreed, RequestBy::Us(request), destination, config);
         run_session(|inlet| engine::receive(options, session.conns, inlet))
+    }
+
+    /// Whether one thing is asked for, and what may be announced as an answer (case T5).
+    pub(super) fn asked_for(&self, paths: &[Vec<u8>]) -> (bool, Admits) {
+        let wanted = Wanted::from_sources(paths);
+        // A pattern above the name may find that name in several directories.
+        let one_thing = wanted.single_name().is_some()
+            && paths.len() == 1
+            && !paths.iter().any(|path| has_magic(path));
+        let rules = self.rules.clone();
+        let admits: Admits =
+            Box::new(move |path, is_dir| wanted.admits(path) && rules.admits(path, is_dir));
+        (one_thing, admits)
     }
 
     fn copy(&self, sources: &[Target], destination: &Target) -> Result<Summary, CliError> {
@@ -181,7 +189,12 @@ impl Job<'_> {
         Summary::default()
     }
 
-    fn request(&self, direction: packet::Direction, paths: Vec<Vec<u8>>, single: bool) -> Request {
+    pub(super) fn request(
+        &self,
+        direction: packet::Direction,
+        paths: Vec<Vec<u8>>,
+        single: bool,
+    ) -> Request {
         let o = self.options;
         let options = Options::default()
             .with(Options::CHECKSUM, o.checksum)
@@ -278,7 +291,12 @@ pub(super) struct Sources {
 pub(super) fn run_session(
     run: impl FnOnce(Inlet) -> Ended<Summary> + Send,
 ) -> Result<Summary, CliError> {
-    Ok(run_with_signals(&runtime()?, Inlet::new(), run)?)
+    Ok(interruptible(run)??)
+}
+
+/// Runs what an inlet can cancel; the first signal does.
+pub(super) fn interruptible<T: Send>(run: impl FnOnce(Inlet) -> T + Send) -> Result<T, CliError> {
+    Ok(run_with_signals(&runtime()?, Inlet::new(), run))
 }
 
 /// Runs a session on a thread of its own; SIGINT, SIGTERM and SIGHUP end it.
@@ -336,7 +354,7 @@ fn rules(options: &TransferOptions) -> Result<RuleSet, CliError> {
     RuleSet::new(rules).map_err(|error| usage(&error))
 }
 
-fn one_server(sources: &[Target]) -> Result<(SocketAddr, Vec<Vec<u8>>), CliError> {
+pub(super) fn one_server(sources: &[Target]) -> Result<(SocketAddr, Vec<Vec<u8>>), CliError> {
     let mut found = None;
     let mut paths = Vec::new();
     for source in sources {
@@ -351,13 +369,13 @@ fn one_server(sources: &[Target]) -> Result<(SocketAddr, Vec<Vec<u8>>), CliError
 }
 
 /// Where a server on this machine listens.
-fn loopback(target: &Target) -> Result<SocketAddr, CliError> {
+pub(super) fn loopback(target: &Target) -> Result<SocketAddr, CliError> {
     match target {
         Target::Fcp(server) => server.loopback().ok_or_else(not_remote),
         _ => Err(not_remote()),
     }
 }
 
-fn not_remote() -> CliError {
+pub(super) fn not_remote() -> CliError {
     CliError::Usage("type: fcp SRC... DST".to_owned())
 }

@@ -43,6 +43,12 @@ pub fn usage(error: &clap::Error) -> ExitCode {
     }
     let text = error.to_string();
     let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+    // The one command that takes something else names it in its errors.
+    if text.contains("<show|path>") {
+        let first = first.trim_end_matches(':');
+        self::error(&format!("{first}; type: fcp config show [HOST] or fcp config path"));
+        return ExitStatus::Usage.into();
+    }
     let what = match error.kind() {
         ErrorKind::MissingRequiredArgument
         | ErrorKind::TooFewValues

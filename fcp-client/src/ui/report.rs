@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use fcp_common::engine::{Counters, EntryReport, Report, SessionError};
+use fcp_common::engine::{Counters, EntryReport, Report};
 use fcp_proto::packet::{Outcome, Problem, Summary, WireError};
 use fcp_proto::{EntryKind, ErrorCode};
 use serde_json::Value;
@@ -72,7 +72,7 @@ impl Reporter {
     }
 
     /// Prints the end and answers with the exit code.
-    pub fn finish(&self, ended: Result<Summary, SessionError>) -> ExitStatus {
+    pub fn finish(&self, ended: Result<Summary, CliError>) -> ExitStatus {
         self.finish_early();
         let totals = self.totals();
         match ended {
@@ -86,7 +86,6 @@ impl Reporter {
                 if unprinted { ExitStatus::FileIo } else { code }
             }
             Err(why) => {
-                let why = CliError::Session(why);
                 let code = why.exit_code();
                 error(&why.to_string());
                 if self.style.json {

@@ -5,13 +5,14 @@
 //! threads also do what a receiver decides; only what takes long goes to workers.
 //!
 //! [`send`] and [`receive`] run one end of a session to its end; [`copy`] runs both in this
-//! process with the local data plane.
+//! process with the local data plane; [`relay`] joins two servers.
 
 mod conn;
 mod destination;
 mod fds;
 mod local;
 mod receive;
+mod relay;
 mod report;
 mod send;
 mod session;
@@ -25,6 +26,7 @@ pub(crate) use conn::FrameReader;
 pub use destination::{Destination, DestinationError, DestinationOptions, Unusable};
 pub use local::copy;
 pub use receive::{OpenDestination, ReceiveOptions, receive};
+pub use relay::{RelayError, RelayOptions, relay};
 pub use report::{Counters, EntryReport, NoReport, Report};
 pub use send::{SendOptions, send};
 pub use session::{Cancel, Connections, Ended, Inlet, RequestBy, SessionError};

@@ -1,0 +1,119 @@
+//! Server to server: what one sends goes through here to the other, and never to this disk.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use fcp_common::engine::{self, RelayError, RelayOptions};
+use fcp_common::relay::Side;
+use fcp_proto::packet::{Direction, Request, Summary};
+use fcp_proto::version::{Agreed, Hello};
+
+use super::transfer::{CONNECTIONS, Job, interruptible, loopback, not_remote, one_server};
+use crate::connect::{self, Purpose, Session};
+use crate::error::CliError;
+use crate::target::{FcpTarget, Target};
+
+/// Two sessions that agreed on the same.
+struct Both {
+    source: Session,
+    sink: Session,
+    agreed: Agreed,
+}
+
+impl Job<'_> {
+    /// Copies from one server to another, or to another place of the same.
+    pub(super) fn relay(
+        &self,
+        sources: &[Target],
+        destination: &Target,
+    ) -> Result<Summary, CliError> {
+        let Target::Fcp(FcpTarget { path, .. }) = destination else { return Err(not_remote()) };
+        let to = loopback(destination)?;
+        let (from, paths) = one_server(sources)?;
+        let (one_thing, admits) = self.asked_for(&paths);
+        let source_request = self.request(Direction::Pull, paths, one_thing);
+        // Its rules are the source's to apply, and whether one file comes is known later.
+        let sink_request = Request {
+            rules: Vec::new(),
+            ..self.request(Direction::Push, vec![path.clone()], false)
+        };
+        let Both { source, sink, agreed } = self.open_both(from, to)?;
+        let options = RelayOptions {
+            agreed,
+            source: source.conns,
+            source_request,
+            sink: sink.conns,
+            sink_request,
+            one_thing,
+            admits: Some(admits),
+            report: self.reporter.clone(),
+            counters: Arc::clone(&self.counters),
+        };
+        interruptible(|inlet| engine::relay(options, inlet))?.map_err(|why| blame(why, from, to))
+    }
+
+    /// Opens both sessions with what all three can do.
+    fn open_both(&self, from: SocketAddr, to: SocketAddr) -> Result<Both, CliError> {
+        let ours = Hello::ours(self.options.connections.unwrap_or(CONNECTIONS));
+        let (source, agreed) = self.open_end(from, &ours)?;
+        let (sink, less) = self.open_end(to, &offer(&agreed))?;
+        if is_same(&agreed, &less) {
+            return Ok(Both { source, sink, agreed });
+        }
+        // The destination can do less than the source, so that one is asked for no more, once.
+        drop(source);
+        let (source, agreed) = self.open_end(from, &offer(&less))?;
+        if is_same(&agreed, &less) {
+            return Ok(Both { source, sink, agreed });
+        }
+        Err(CliError::Unsupported(format!(
+            "{from} and {to} find no common terms; copy to here first, and from here then"
+        )))
+    }
+
+    fn open_end(&self, server: SocketAddr, offer: &Hello) -> Result<(Session, Agreed), CliError> {
+        let only_1 = || {
+            CliError::Unsupported(format!(
+                "{server}: protocol version 1 cannot be relayed; copy to here first, and from here \
+                 then"
+            ))
+        };
+        if self.options.protocol == Some(1) {
+            return Err(only_1());
+        }
+        // A version 1 server would begin at once with what it is asked for, so that is nothing.
+        let purpose = Purpose::Pull(Vec::new());
+        let session = connect::open_with(server, &purpose, offer, self.options.protocol)?;
+        let agreed = session.agreed.clone().ok_or_else(only_1)?;
+        Ok((session, agreed))
+    }
+}
+
+/// To be offered to the other server.
+fn offer(agreed: &Agreed) -> Hello {
+    Hello {
+        min_version: agreed.version,
+        max_version: agreed.version,
+        features: agreed.features,
+        max_frame: agreed.max_frame,
+        open_entries: agreed.open_entries,
+        idle_secs: agreed.idle_secs,
+        ..Hello::ours(agreed.connections)
+    }
+}
+
+/// Whether what one end of the relay does is right for the other. Each has as many connections as
+/// it likes; those without a partner are not used.
+fn is_same(one: &Agreed, other: &Agreed) -> bool {
+    *one == Agreed { connections: one.connections, ..other.clone() }
+}
+
+/// Says which of the two servers it is.
+fn blame(why: RelayError, from: SocketAddr, to: SocketAddr) -> CliError {
+    let RelayError { side, error } = why;
+    match side {
+        Some(Side::Source) => CliError::Relay { server: format!("source {from}"), error },
+        Some(Side::Sink) => CliError::Relay { server: format!("destination {to}"), error },
+        None => CliError::Session(error),
+    }
+}
