@@ -4,6 +4,7 @@
 
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -45,6 +46,10 @@ pub struct Args {
     #[arg(default_missing_value = "remote")]
     pub tls: Option<TlsArg>,
 
+    /// Serving one connection over stdin and stdout.
+    #[command(flatten)]
+    pub stdio: StdioArgs,
+
     /// This process is the one in the background
     #[arg(long = "detached", hide = true)]
     pub detached: bool,
@@ -67,6 +72,30 @@ pub enum TlsArg {
     Remote,
     /// All.
     All,
+}
+
+/// Serving one connection over stdin and stdout.
+#[derive(Clone, Debug, clap::Args)]
+pub struct StdioArgs {
+    /// Serve one session over stdin and stdout, as fcp starts it over ssh; no port is opened
+    #[arg(long, conflicts_with_all = ["background", "listen", "tls", "detached"])]
+    pub stdio: bool,
+
+    /// Take only a further connection of a session that runs on this host
+    #[arg(long, requires = "stdio")]
+    pub attach: bool,
+
+    /// Let the peer touch nothing but what is below PATH, an absolute directory
+    #[arg(long, value_name = "PATH", requires = "stdio", conflicts_with = "attach")]
+    pub restrict: Option<PathBuf>,
+
+    /// Let the peer change nothing
+    #[arg(long, requires = "stdio", conflicts_with = "attach")]
+    pub read_only: bool,
+
+    /// Never offer a direct data port beside the ssh connection
+    #[arg(long, requires = "stdio", conflicts_with = "attach")]
+    pub no_direct: bool,
 }
 
 /// How much is logged.

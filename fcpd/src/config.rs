@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::cli::{Args, LogLevel, PORT, TlsArg};
+use crate::cli::{Args, LogLevel, PORT, StdioArgs, TlsArg};
 use crate::tls;
 
 /// Everything that the program needs to know to run.
@@ -27,6 +27,8 @@ pub struct Settings {
     pub launch_background: bool,
     /// This process is the one in the background.
     pub detached: bool,
+    /// One session over stdin and stdout, instead of listening.
+    pub stdio: Option<Stdio>,
     /// What the server itself needs.
     pub server: Config,
 }
@@ -40,6 +42,23 @@ pub enum TlsPorts {
     Remote,
     /// All.
     All,
+}
+
+/// How one session is served over stdin and stdout.
+#[derive(Clone, Debug)]
+pub struct Stdio {
+    /// Take a further connection of another process's session, and nothing else.
+    pub attach_only: bool,
+    /// What the peer is restricted to.
+    pub restrict: Option<PathBuf>,
+    /// The peer may change nothing.
+    pub read_only: bool,
+    /// A direct data port may be offered.
+    pub direct: bool,
+    /// `SSH_CONNECTION`: the addresses and ports of both ends, as sshd has them.
+    pub ssh_connection: Option<String>,
+    /// `XDG_RUNTIME_DIR`.
+    pub runtime_dir: Option<PathBuf>,
 }
 
 /// What [`crate::server::serve`] needs to know.
@@ -75,6 +94,8 @@ pub struct Limits {
     /// How long running sessions may go on once the server is told to end. As long as the peer may
     /// be silent: a session that still does something by then would do so for ever.
     pub drain: Duration,
+    /// How long a direct data port is open; a client comes at once, or finds that it cannot.
+    pub direct: Duration,
 }
 
 impl Default for Limits {
@@ -87,6 +108,7 @@ impl Default for Limits {
             sessions_per_uid: 16,
             sessions: 256,
             drain: Duration::from_secs(60),
+            direct: Duration::from_secs(30),
         }
     }
 }
@@ -112,6 +134,7 @@ impl Settings {
     ) -> Result<Settings, String> {
         let listen = if args.listen.is_empty() { default_addresses() } else { args.listen.clone() };
         let tls = tls_ports(args.tls, &listen)?;
+        let stdio = args.stdio.stdio.then(|| stdio(&args.stdio, &var)).transpose()?;
         let background = args.background || args.detached;
         let home = absolute(var("HOME"));
         let default_level = if background { LogLevel::Info } else { LogLevel::Warn };
@@ -122,6 +145,7 @@ impl Settings {
             server_key: server_key(&var),
             log_level: args.log_level.unwrap_or(default_level),
             log_file: log_file(absolute(var("XDG_STATE_HOME")), home.clone()),
+            stdio,
             launch_background: args.background && !args.detached,
             detached: args.detached,
             server: Config {
@@ -133,6 +157,21 @@ impl Settings {
             },
         })
     }
+}
+
+fn stdio(args: &StdioArgs, var: impl Fn(&str) -> Option<OsString>) -> Result<Stdio, String> {
+    if let Some(root) = args.restrict.as_ref().filter(|root| !root.is_absolute()) {
+        let root = fcp_proto::escape(root.as_os_str().as_encoded_bytes());
+        return Err(format!("--restrict takes an absolute path, and '{root}' is none"));
+    }
+    Ok(Stdio {
+        attach_only: args.attach,
+        restrict: args.restrict.clone(),
+        read_only: args.read_only,
+        direct: !args.no_direct,
+        ssh_connection: var("SSH_CONNECTION").and_then(|value| value.into_string().ok()),
+        runtime_dir: absolute(var("XDG_RUNTIME_DIR")),
+    })
 }
 
 /// A variable counts when it is an absolute path, as the XDG specification has it.

@@ -4,14 +4,14 @@
 //! and the answer that tells the client.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fcp_common::engine::{Cancel, Inlet};
 use fcp_proto::frame::{self, HEAD_LEN, Head};
 use fcp_proto::limits::MAX_MESSAGE;
 use fcp_proto::packet::{Message, Reply, Request, Sequenced, WireError};
 use fcp_proto::version::{Agreed, Hello, ReplyExtra, negotiate};
-use fcp_proto::{ErrorCode, Flag, Violation};
+use fcp_proto::{ErrorCode, Flag, SessionId, Violation};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
@@ -21,6 +21,10 @@ use crate::request::{self, Start};
 use crate::server::Server;
 use crate::sessions::{Join, Permit, Registration};
 use crate::transport::Transport;
+
+/// How long the first connection waits for direct ones, at least and at most: they take three round
+/// trips, of which the first exchange was one.
+const HOLD: (Duration, Duration) = (Duration::from_millis(30), Duration::from_secs(1));
 
 /// A session that was opened and has not begun; its id is valid as long as this is held.
 pub(crate) struct Opened {
@@ -57,6 +61,16 @@ impl Opened {
         self.inlet.cancel()
     }
 
+    /// The session's id.
+    pub(crate) fn sid(&self) -> SessionId {
+        self.registration.sid()
+    }
+
+    /// How many connections it may have.
+    pub(crate) fn connections(&self) -> u16 {
+        self.agreed.connections
+    }
+
     /// Answers with a frame `flag` over `transport`, takes the REQUEST and runs the session to its
     /// end; whether it closed well. Everything else was logged, and told to the peer if it is there.
     pub(crate) async fn run(
@@ -68,10 +82,13 @@ impl Opened {
     ) -> bool {
         let Opened { registration, permit, inlet, agreed, peer } = self;
         let sid = registration.sid();
+        let has_direct = extra.direct.is_some();
         let reply = Reply { sid, agreed: Some(agreed.clone()), extra };
+        let asked = Instant::now();
         match first_exchange(server, &mut transport, flag, reply).await {
             Ok(request) => {
-                let start = Start { sid, peer, request, agreed, transport, permit, inlet };
+                let hold = has_direct.then(|| (3 * asked.elapsed()).clamp(HOLD.0, HOLD.1));
+                let start = Start { sid, peer, request, agreed, transport, permit, inlet, hold };
                 request::run(server, start).await
             }
             Err(why) => {

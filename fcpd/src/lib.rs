@@ -19,6 +19,7 @@ pub mod scope;
 pub mod server;
 mod sessions;
 pub mod shutdown;
+mod stdio;
 pub mod tls;
 pub mod token;
 pub mod transport;
@@ -52,7 +53,8 @@ pub fn main_impl() -> ExitCode {
     match outcome {
         Ok(code) => code,
         Err(text) => {
-            eprintln!("fcpd: {text}");
+            // Whoever would read it may be gone, such as an ssh connection.
+            let _ = writeln!(std::io::stderr(), "fcpd: {text}");
             ExitCode::FAILURE
         }
     }
@@ -87,6 +89,10 @@ fn start(mut settings: Settings) -> Result<ExitCode, String> {
     }
     let files = server::raise_file_limit();
     settings.server.limits = settings.server.limits.within(files);
+    if let Some(stdio) = settings.stdio.take() {
+        logging::init(&settings)?;
+        return stdio::run(settings.server, stdio);
+    }
     let bound = server::bind_all(&settings)?;
     let (listeners, key) = tls::listeners(&settings, bound)?;
     logging::init(&settings)?;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -29,7 +29,7 @@ pub(crate) fn init(settings: &Settings) -> Result<(), String> {
         .with_target(false)
         .with_ansi(false);
     if !settings.detached {
-        format.with_writer(io::stderr).init();
+        format.with_writer(|| Lossy).init();
         return Ok(());
     }
     let candidate = settings.log_file.clone().or_else(system_log);
@@ -42,6 +42,20 @@ pub(crate) fn init(settings: &Settings) -> Result<(), String> {
     // There is no terminal that a panic could be seen on.
     std::panic::set_hook(Box::new(|panic| tracing::error!("an error inside fcpd: {panic}")));
     Ok(())
+}
+
+/// Stderr, which may be gone with the terminal or the ssh connection: that is no error.
+struct Lossy;
+
+impl Write for Lossy {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let _ = io::stderr().write_all(buf);
+        Ok(buf.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Without HOME, root still has a directory that only root can write to.

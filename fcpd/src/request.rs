@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fcp_common::engine::{
     Counters, Destination, DestinationOptions, Duplex, Ended, Inlet, NoReport, ReceiveOptions,
@@ -20,7 +21,7 @@ use fcp_proto::{ErrorCode, SessionId, escape};
 use crate::config::Config;
 use crate::greet::idle;
 use crate::handshake::error_frame;
-use crate::identity::Peer;
+use crate::identity::{Identity, Peer};
 use crate::scope::Scope;
 use crate::server::Server;
 use crate::sessions::Permit;
@@ -39,12 +40,15 @@ pub(crate) struct Start {
     pub(crate) transport: Transport,
     pub(crate) permit: Permit,
     pub(crate) inlet: Inlet,
+    /// How long the first connection leaves content to others, and for ever while they live.
+    pub(crate) hold: Option<Duration>,
 }
 
 /// Runs a session of version 2 to its end, or until the server cancels it; whether it closed well.
 pub(crate) async fn run(server: &Server, start: Start) -> bool {
     let sid = start.sid;
     tracing::info!("session {sid} of {}: {}", start.peer.identity, describe(&start.request));
+    let is_login = start.peer.identity == Identity::Login;
     let cancel = start.inlet.cancel();
     let config = server.config.clone();
     let ended = on_thread(server, || cancel.cancel(), move || carry_out(start, &config)).await;
@@ -54,7 +58,11 @@ pub(crate) async fn run(server: &Server, start: Start) -> bool {
             return true;
         }
         Ok(Err(why)) => {
-            tracing::warn!("session {sid} failed: {why}");
+            match why.is_told() && is_login {
+                // The peer's user is who reads this log, too.
+                true => tracing::info!("session {sid} failed: {why}"),
+                false => tracing::warn!("session {sid} failed: {why}"),
+            }
             if let Failure::Refused(transport, error) = why {
                 transport.say(&error_frame(&error)).await;
             }
@@ -122,12 +130,23 @@ enum Failure {
     Io(#[from] io::Error),
 }
 
+impl Failure {
+    /// Whether the peer knows.
+    fn is_told(&self) -> bool {
+        !matches!(self, Failure::Io(_) | Failure::Session(SessionError::Lost(_)))
+    }
+}
+
 /// The session's thread.
 fn carry_out(start: Start, config: &Config) -> Result<Summary, Failure> {
-    let Start { request, agreed, transport, permit, inlet, peer, .. } = start;
+    let Start { request, agreed, transport, permit, inlet, peer, hold, .. } = start;
     match prepare(&request, &agreed, config, peer.scope) {
         Ok(prepared) => {
             let first = transport.into_duplex(idle(&agreed))?.with_guard(permit);
+            let first = match hold {
+                Some(hold) => first.spare(hold),
+                None => first,
+            };
             Ok(prepared.run(vec![first], inlet)?)
         }
         Err(error) => Err(Failure::Refused(Box::new(transport), error)),

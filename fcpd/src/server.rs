@@ -36,7 +36,7 @@ const BACKLOG: i32 = 1024;
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 /// How long cancelled sessions may take. Longer than the engine lingers; only a disk that does not
 /// answer takes more, and its thread ends with the process.
-const CANCELLED: Duration = Duration::from_secs(10);
+pub(crate) const CANCELLED: Duration = Duration::from_secs(10);
 
 /// What a port takes TLS connections with, if it does.
 type Tls = Option<Arc<ServerConfig>>;

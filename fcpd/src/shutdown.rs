@@ -42,6 +42,28 @@ impl Shutdown {
         self.cancelling.cancelled().await;
     }
 
+    /// From now on SIGHUP, SIGTERM and SIGINT cancel: who serves one session has nothing to drain.
+    /// To be called within a runtime.
+    ///
+    /// # Errors
+    /// The system gives no signal handler.
+    pub fn cancel_on_signals(&self) -> io::Result<()> {
+        let mut hang_up = signal(SignalKind::hangup())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        drop(signal(SignalKind::from_raw(SIGXFSZ))?);
+        let shutdown = self.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = hang_up.recv() => {}
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            shutdown.cancel();
+        });
+        Ok(())
+    }
+
     /// From now on SIGTERM and SIGINT drain, and a second one cancels; SIGHUP means nothing if
     /// `ignore_hang_up`. To be called within a runtime.
     ///

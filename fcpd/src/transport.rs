@@ -44,7 +44,10 @@ impl Transport {
                 tune(&stream);
                 Duplex::tls(stream, conn, idle)
             }
-            Transport::Fds(_) => Err(io::ErrorKind::Unsupported.into()),
+            Transport::Fds(fds) => {
+                let Handed { reader, writer, guard } = fds.into_handed()?;
+                Ok(Duplex::fds(reader, writer, idle)?.with_guard(guard))
+            }
         }
     }
 
@@ -136,6 +139,15 @@ pub struct Fds {
     reader: AsyncFd<OwnedFd>,
     /// Until it is shut down.
     writer: Option<AsyncFd<OwnedFd>>,
+    guard: Option<OwnedFd>,
+}
+
+/// [`Fds`] that the runtime drives no longer.
+#[derive(Debug)]
+pub(crate) struct Handed {
+    pub(crate) reader: OwnedFd,
+    pub(crate) writer: OwnedFd,
+    pub(crate) guard: Option<OwnedFd>,
 }
 
 impl Fds {
@@ -149,16 +161,19 @@ impl Fds {
         }
         let reader = watched(reader, Interest::READABLE)?;
         let writer = Some(watched(writer, Interest::WRITABLE)?);
-        Ok(Fds { reader, writer })
+        Ok(Fds { reader, writer, guard: None })
     }
 
-    /// Gives both back, still non-blocking.
-    ///
-    /// # Errors
-    /// It was shut down.
-    pub fn into_inner(self) -> io::Result<(OwnedFd, OwnedFd)> {
-        let writer = self.writer.ok_or(io::ErrorKind::BrokenPipe)?;
-        Ok((self.reader.into_inner(), writer.into_inner()))
+    /// Keeps `guard` open until the connection is closed, which tells whoever waits for that.
+    pub fn with_guard(self, guard: OwnedFd) -> Fds {
+        Fds { guard: Some(guard), ..self }
+    }
+
+    /// Gives all back, still non-blocking; an error if it was shut down.
+    pub(crate) fn into_handed(self) -> io::Result<Handed> {
+        let Fds { reader, writer, guard } = self;
+        let writer = writer.ok_or(io::ErrorKind::BrokenPipe)?;
+        Ok(Handed { reader: reader.into_inner(), writer: writer.into_inner(), guard })
     }
 }
 

@@ -105,6 +105,13 @@ impl Peer {
 }
 
 impl<S: Read + Write> Peer<S> {
+    /// Greets and takes the session id.
+    pub fn greet(&mut self) -> (SessionId, Agreed) {
+        self.send(&opening(Some(Hello::ours(128))));
+        let reply = self.reply(Flag::SID);
+        (reply.sid, reply.agreed.expect("version 2"))
+    }
+
     pub fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap();
         self.stream.flush().unwrap();
@@ -151,16 +158,14 @@ impl<S: Read + Write> Peer<S> {
         decode_exact(&payload).unwrap()
     }
 
-    /// Greets and takes the session id.
-    pub fn greet(&mut self) -> (SessionId, Agreed) {
-        self.send(&opening(Some(Hello::ours(128))));
+    /// The answer to a greeting, in a frame `expected`.
+    pub fn reply(&mut self, expected: Flag) -> Reply {
         let (flag, payload) = self.frame().expect("an answer");
         let mut bytes = Vec::new();
         frame::encode(flag, &payload, &mut bytes);
-        assert_eq!(flag, Flag::SID, "{:?}", decode_exact::<WireError>(&payload));
+        assert_eq!(flag, expected, "{:?}", decode_exact::<WireError>(&payload));
         let (frame, _) = frame::decode(&bytes).unwrap().unwrap();
-        let reply = Reply::decode(frame).unwrap();
-        (reply.sid, reply.agreed.expect("version 2"))
+        Reply::decode(frame).unwrap()
     }
 }
 
