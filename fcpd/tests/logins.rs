@@ -8,14 +8,17 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, Once};
+use std::sync::{Arc, Mutex, Once};
 use std::time::{Duration, Instant};
 
 use fcp_common::auth::{Exchange, Token};
+use fcp_common::engine::{Duplex, Inlet, NoReport, RequestBy, SendOptions, send};
+use fcp_common::fs::DirPool;
 use fcp_common::tls::{Identity, ServerPin, client_config, connect, exporter};
+use fcp_common::walk::{SourceRoot, WalkOptions};
 use fcp_proto::auth::{AuthOffer, Challenge, Proof, Signature};
 use fcp_proto::coding::decode_exact;
-use fcp_proto::packet::{Direction, Opening, Options, Reply, WireError};
+use fcp_proto::packet::{Direction, Durability, Opening, Options, Reply, Request, WireError};
 use fcp_proto::version::Hello;
 use fcp_proto::{ErrorCode, Flag, SessionId, frame};
 use fcpd::config::Limits;
@@ -81,10 +84,10 @@ impl Server {
         Peer { stream: StreamOwned::new(conn, stream) }
     }
 
-    fn login(&self, client: &Identity, name: &str) -> Result<(Secured, SessionId), WireError> {
+    fn login(&self, client: &Identity, name: &str) -> Result<(Secured, Reply), WireError> {
         let mut peer = self.connect(client);
         let binding = exporter(&peer.stream.conn).unwrap();
-        prove(&mut peer, binding, name, &self.token).map(|sid| (peer, sid))
+        prove(&mut peer, binding, name, &self.token).map(|reply| (peer, reply))
     }
 
     fn in_with(&self, name: &str) -> Secured {
@@ -142,7 +145,7 @@ fn prove<S: std::io::Read + Write>(
     binding: [u8; 32],
     name: &str,
     token: &Token,
-) -> Result<SessionId, WireError> {
+) -> Result<Reply, WireError> {
     let client_nonce = [0xa1; 32];
     peer.send(&hello(name, client_nonce));
     let exchange = Exchange { binding, name, client_nonce, server_nonce: challenged(peer) };
@@ -151,7 +154,7 @@ fn prove<S: std::io::Read + Write>(
     let signature = reply.extra.auth.expect("a21: the server proves itself, too");
     assert!(exchange.server_knows(token, &signature), "a21: the server knows the token");
     assert!(!exchange.server_knows(&Token::from_random([8; 32]), &signature));
-    Ok(reply.sid)
+    Ok(reply)
 }
 
 fn is_refusal(error: &WireError) -> bool {
@@ -351,7 +354,7 @@ fn a18_another_certificate_with_the_right_id_is_refused_and_raises_an_alarm() {
     keep_log();
     let server = Server::start();
     let owner = client();
-    let (_peer, sid) = server.login(&owner, "laptop").unwrap();
+    let (_peer, Reply { sid, .. }) = server.login(&owner, "laptop").unwrap();
     let thief = client();
     let mut foreign = server.connect(&thief);
     foreign.send(&attach(sid));
@@ -372,7 +375,7 @@ fn a18_another_certificate_with_the_right_id_is_refused_and_raises_an_alarm() {
 fn further_connections_join_with_the_same_certificate_while_the_token_is_good() {
     let server = Server::start();
     let owner = client();
-    let (mut first, sid) = server.login(&owner, "laptop").unwrap();
+    let (mut first, Reply { sid, .. }) = server.login(&owner, "laptop").unwrap();
     first.send(&request(Direction::Push, "in", Options::default()));
     let mut joined = server.connect(&owner);
     joined.send(&attach(sid));
@@ -385,6 +388,45 @@ fn further_connections_join_with_the_same_certificate_while_the_token_is_good() 
     let mut late = server.connect(&owner);
     late.send(&attach(sid));
     assert_eq!(late.frame(), None);
+}
+
+#[test]
+fn a_large_file_is_pushed_over_four_connections() {
+    let server = Server::start();
+    let here = tempfile::tempdir().unwrap();
+    let content: Vec<u8> = (0..20_000_000u32).map(|i| (i % 251) as u8).collect();
+    std::fs::write(here.path().join("large"), &content).unwrap();
+    let owner = client();
+    let (first, reply) = server.login(&owner, "laptop").unwrap();
+    let joined = (1..4).map(|_| {
+        let mut peer = server.connect(&owner);
+        peer.send(&attach(reply.sid));
+        peer
+    });
+    let duplex = |peer: Secured| {
+        let (conn, stream) = peer.stream.into_parts();
+        Duplex::tls(stream, conn, Duration::from_secs(20)).unwrap()
+    };
+    let connections = std::iter::once(first).chain(joined).map(duplex).collect();
+    let source = [here.path().as_os_str().as_encoded_bytes(), b"/"].concat();
+    let options = SendOptions {
+        agreed: reply.agreed.unwrap(),
+        request: RequestBy::Us(Request {
+            direction: Direction::Push,
+            options: Options::RECURSIVE,
+            durability: Durability::None,
+            paths: vec!["/there".into()],
+            rules: Vec::new(),
+        }),
+        roots: vec![SourceRoot::open(&source, &DirPool::new(8)).unwrap()],
+        walk: WalkOptions { recursive: true, ..WalkOptions::default() },
+        problems: Vec::new(),
+        report: Arc::new(NoReport),
+        counters: Arc::default(),
+    };
+    let summary = send(options, connections, Inlet::new()).unwrap();
+    assert_eq!((summary.failed, summary.received), (0, content.len() as u64));
+    assert!(std::fs::read(server.root.join("there/large")).unwrap() == content);
 }
 
 #[test]
