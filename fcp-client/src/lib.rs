@@ -1,13 +1,15 @@
 //! The fcp client: from what was typed to an exit code.
 //!
 //! [`cli`] is what was typed, [`config`] what holds besides, [`target`] what an operand means,
-//! [`connect`] how a server is reached, [`command`] what each command does, [`ui`] every byte printed and every exit code.
+//! [`connect`] how a server is reached, [`command`] what each command does, [`interrupt`] what a
+//! signal does meanwhile, [`ui`] every byte printed and every exit code.
 
 pub mod cli;
 pub mod command;
 pub mod config;
 pub mod connect;
 pub mod error;
+pub mod interrupt;
 pub mod target;
 pub mod ui;
 

@@ -5,7 +5,8 @@
 //! - decisions, pure: [`select`], [`transfer`], [`relay`], [`auth`] (the proof of a token), the
 //!   machines of [`version1`], and the format of the [`journal`];
 //! - shells, behind the feature `io`: `fs` (every syscall on a user's files), the journal's file,
-//!   `walk`, `engine` (threads and sockets around the machines), `peer` (who is at the other end).
+//!   `walk`, `engine` (threads and sockets around the machines), `peer` (who is at the other end),
+//!   `tls` (connections with pinned keys; a feature of its own).
 
 pub mod auth;
 #[cfg(feature = "io")]

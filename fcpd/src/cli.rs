@@ -7,16 +7,22 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 use fcp_proto::limits::MAX_CONNECTIONS;
+
+use crate::token::command::TokenCommand;
 
 /// The port that clients try when none is named.
 pub const PORT: u16 = 7523;
 
 /// The fcp server. It serves the user that runs it, and nobody else.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "fcpd", version)]
+#[command(name = "fcpd", version, args_conflicts_with_subcommands = true)]
 pub struct Args {
+    /// Something other than to serve.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
     /// Go to the background; prints the process id once it is listening
     #[arg(short = 'd', long = "daemon")]
     pub background: bool,
@@ -34,6 +40,12 @@ pub struct Args {
     #[arg(long = "listen", value_name = "ADDR", value_parser = address)]
     pub listen: Vec<SocketAddr>,
 
+    /// Let holders of tokens connect with TLS on addresses that other hosts reach; with =all on
+    /// loopback addresses, too, which are for your own user only otherwise
+    #[arg(long, value_name = "PORTS", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "remote")]
+    pub tls: Option<TlsArg>,
+
     /// Serving one connection over stdin and stdout.
     #[command(flatten)]
     pub stdio: StdioArgs,
@@ -43,11 +55,30 @@ pub struct Args {
     pub detached: bool,
 }
 
+/// What fcpd can do besides serving.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Tokens that clients come with over TLS
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Show by what clients know this server's key
+    Fingerprint,
+}
+
+/// Which ports have TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TlsArg {
+    /// Those that other hosts reach.
+    Remote,
+    /// All.
+    All,
+}
+
 /// Serving one connection over stdin and stdout.
 #[derive(Clone, Debug, clap::Args)]
 pub struct StdioArgs {
     /// Serve one session over stdin and stdout, as fcp starts it over ssh, and listen nowhere
-    #[arg(long, conflicts_with_all = ["background", "listen", "detached"])]
+    #[arg(long, conflicts_with_all = ["background", "listen", "tls", "detached"])]
     pub stdio: bool,
 
     /// Take only a further connection of a session that runs on this host
@@ -146,6 +177,22 @@ mod tests {
         assert_eq!(address("::1"), Ok("[::1]:7523".parse().unwrap()));
         assert_eq!(address("127.0.0.1:80"), Ok("127.0.0.1:80".parse().unwrap()));
         assert!(address("localhost").is_err());
+    }
+
+    #[test]
+    fn a_command_takes_none_of_the_servers_options() {
+        let typed = parse_from(&["token", "add", "a", "--root", "/srv", "--expires", "30d"]);
+        assert!(matches!(typed.unwrap().command, Some(Command::Token(TokenCommand::Add { .. }))));
+        for bad in [
+            &["token", "add", "a"][..],
+            &["token", "add", "-a", "--root", "/"],
+            &["token", "add", "a b", "--root", "/"],
+            &["token", "add", "a", "--root", "/", "--expires", "soon"],
+            &["token", "add", "a", "--root", "/", "--expires", "0d"],
+            &["-d", "token", "list"],
+        ] {
+            assert!(parse_from(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::cli::{Args, LogLevel, PORT, StdioArgs};
+use crate::cli::{Args, LogLevel, PORT, StdioArgs, TlsArg};
+use crate::tls;
 
 /// Everything that the program needs to know to run.
 #[derive(Clone, Debug)]
@@ -14,6 +15,10 @@ pub struct Settings {
     pub listen: Vec<SocketAddr>,
     /// The user named the addresses, so that each of them must be had.
     pub listen_is_explicit: bool,
+    /// Which of these addresses have TLS.
+    pub tls: TlsPorts,
+    /// The file with the server's key.
+    pub server_key: Option<PathBuf>,
     /// How much is logged.
     pub log_level: LogLevel,
     /// Where the log can go, in the background only; the first one that is given.
@@ -26,6 +31,17 @@ pub struct Settings {
     pub stdio: Option<Stdio>,
     /// What the server itself needs.
     pub server: Config,
+}
+
+/// Which addresses have TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsPorts {
+    /// None, and none that other hosts reach is listened on.
+    None,
+    /// Those that other hosts reach; loopback is for our own user.
+    Remote,
+    /// All.
+    All,
 }
 
 /// How one session is served over stdin and stdout.
@@ -52,6 +68,8 @@ pub struct Config {
     pub connections: u16,
     /// What relative paths of requests are below.
     pub home: PathBuf,
+    /// The directory of settings, where tokens are; without one there are none.
+    pub settings_dir: Option<PathBuf>,
     /// Bits that new files do not get.
     pub umask: u16,
     /// Bounds on what peers can make the server keep or wait for.
@@ -114,19 +132,17 @@ impl Settings {
         var: impl Fn(&str) -> Option<OsString>,
         umask: u32,
     ) -> Result<Settings, String> {
-        if let Some(far) = args.listen.iter().find(|a| !a.ip().to_canonical().is_loopback()) {
-            return Err(format!(
-                "cannot listen on {far}: fcpd serves loopback addresses only, as it has neither \
-                 TLS nor tokens yet; use ssh to come from other hosts"
-            ));
-        }
+        let listen = if args.listen.is_empty() { default_addresses() } else { args.listen.clone() };
+        let tls = tls_ports(args.tls, &listen)?;
         let stdio = args.stdio.stdio.then(|| stdio(&args.stdio, &var)).transpose()?;
         let background = args.background || args.detached;
         let home = absolute(var("HOME"));
         let default_level = if background { LogLevel::Info } else { LogLevel::Warn };
         Ok(Settings {
             listen_is_explicit: !args.listen.is_empty(),
-            listen: if args.listen.is_empty() { default_addresses() } else { args.listen },
+            listen,
+            tls,
+            server_key: server_key(&var),
             log_level: args.log_level.unwrap_or(default_level),
             log_file: log_file(absolute(var("XDG_STATE_HOME")), home.clone()),
             stdio,
@@ -134,6 +150,7 @@ impl Settings {
             detached: args.detached,
             server: Config {
                 connections: args.connections,
+                settings_dir: settings_dir(&var),
                 home: home.unwrap_or_else(|| PathBuf::from("/")),
                 umask: (umask & 0o777) as u16,
                 limits: Limits::default(),
@@ -160,6 +177,39 @@ fn stdio(args: &StdioArgs, var: impl Fn(&str) -> Option<OsString>) -> Result<Std
 /// A variable counts when it is an absolute path, as the XDG specification has it.
 fn absolute(value: Option<OsString>) -> Option<PathBuf> {
     value.map(PathBuf::from).filter(|path| path.is_absolute())
+}
+
+/// Which of the addresses `listen` have TLS, when `arg` was typed.
+fn tls_ports(arg: Option<TlsArg>, listen: &[SocketAddr]) -> Result<TlsPorts, String> {
+    let ports = match arg {
+        None => TlsPorts::None,
+        Some(TlsArg::Remote) => TlsPorts::Remote,
+        Some(TlsArg::All) => TlsPorts::All,
+    };
+    let far = listen.iter().find(|addr| tls::is_for(TlsPorts::Remote, addr));
+    match (ports, far) {
+        (TlsPorts::None, Some(far)) => Err(format!(
+            "cannot listen on {far}, which other hosts reach, without TLS: add --tls, with a token \
+             from 'fcpd token add' for each client, or listen on loopback addresses only and let \
+             clients come over ssh"
+        )),
+        (TlsPorts::Remote, None) => Err("--tls is for addresses that other hosts reach: name one \
+             with --listen, or say --tls=all to have TLS on loopback addresses, too"
+            .to_owned()),
+        _ => Ok(ports),
+    }
+}
+
+/// Where the server's key is, from the environment that `var` reads.
+pub fn server_key(var: &impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let below_home = || absolute(var("HOME")).map(|home| home.join(".local/state"));
+    absolute(var("XDG_STATE_HOME")).or_else(below_home).map(|dir| dir.join("fcp/server.pem"))
+}
+
+/// Where fcp's settings are, from the environment that `var` reads.
+pub fn settings_dir(var: &impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let below_home = || absolute(var("HOME")).map(|home| home.join(".config"));
+    absolute(var("XDG_CONFIG_HOME")).or_else(below_home).map(|dir| dir.join("fcp"))
 }
 
 fn default_addresses() -> Vec<SocketAddr> {
@@ -197,18 +247,42 @@ mod tests {
     }
 
     #[test]
+    fn settings_are_where_xdg_has_them() {
+        let dir = |env| resolve(&[], env).unwrap().server.settings_dir;
+        assert_eq!(dir(&[("HOME", "/home/a")]), Some("/home/a/.config/fcp".into()));
+        assert_eq!(dir(&[("HOME", "/h"), ("XDG_CONFIG_HOME", "/c")]), Some("/c/fcp".into()));
+        assert_eq!(dir(&[("XDG_CONFIG_HOME", "relative")]), None);
+    }
+
+    #[test]
     fn without_a_home_paths_are_below_the_root() {
         assert_eq!(resolve(&[], &[]).unwrap().server.home, PathBuf::from("/"));
     }
 
     #[test]
-    fn only_loopback_is_listened_on() {
+    fn a01_only_loopback_is_listened_on_without_tls() {
         for far in ["0.0.0.0:1", "[::]:1", "192.0.2.1:1", "[::ffff:192.0.2.1]:1"] {
             let refused = resolve(&["--listen", far], &[]).unwrap_err();
             assert!(refused.contains(far.trim_end_matches(":1")), "{refused}");
+            assert!(refused.contains("--tls") && refused.contains("ssh"), "{refused}");
             assert!(!refused.contains('\n'));
+            assert_eq!(resolve(&["--listen", far, "--tls"], &[]).unwrap().tls, TlsPorts::Remote);
         }
         assert!(resolve(&["--listen", "127.8.9.1:1", "--listen", "[::1]:1"], &[]).is_ok());
+    }
+
+    #[test]
+    fn tls_is_for_what_other_hosts_reach_unless_all_is_said() {
+        let resolved = |args: &[&str]| {
+            let settings = resolve(args, &[])?;
+            let has = |addr| tls::is_for(settings.tls, addr);
+            Ok::<_, String>(settings.listen.iter().map(has).collect::<Vec<_>>())
+        };
+        let mixed = ["--listen", "127.0.0.1:1", "--listen", "0.0.0.0:2", "--listen", "[::1]:3"];
+        assert_eq!(resolved(&[&mixed[..], &["--tls"]].concat()), Ok(vec![false, true, false]));
+        assert_eq!(resolved(&[&mixed[..], &["--tls=all"]].concat()), Ok(vec![true, true, true]));
+        assert_eq!(resolved(&["--tls=all"]), Ok(vec![true, true]));
+        assert!(resolved(&["--tls"]).unwrap_err().contains("--listen"));
     }
 
     #[test]

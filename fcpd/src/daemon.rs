@@ -7,6 +7,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::process::{Command, ExitCode, Stdio};
 
+use fcp_proto::auth::Fingerprint;
+
 /// How the process in the background begins its one line on stdout.
 const LISTENING: &str = "listening";
 
@@ -54,18 +56,33 @@ pub(crate) fn leave_terminal() {
 ///
 /// # Errors
 /// In the background: the process that waits is gone, or there is no `/dev/null`.
-pub(crate) fn announce(addresses: &[SocketAddr], detached: bool) -> Result<(), String> {
+pub(crate) fn announce(
+    addresses: &[SocketAddr],
+    key: Option<Fingerprint>,
+    detached: bool,
+) -> Result<(), String> {
     let shown = addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(", ");
     if !detached {
         eprintln!("fcpd: listening on {shown}");
+        say_key(key);
         return Ok(());
     }
+    // Before the one who waits: whatever comes after that line may be read by nobody.
+    say_key(key);
     tracing::info!("listening on {shown} (pid {})", std::process::id());
     let mut stdout = std::io::stdout();
     writeln!(stdout, "{LISTENING} {} {shown}", std::process::id())
         .and_then(|()| stdout.flush())
         .and_then(|()| let_go())
         .map_err(|e| format!("cannot go to the background: {e}"))
+}
+
+/// Users compare this with what their client asks them about.
+fn say_key(key: Option<Fingerprint>) {
+    if let Some(key) = key {
+        eprintln!("fcpd: the server's key is {key}");
+        tracing::info!("the server's key is {key}");
+    }
 }
 
 fn let_go() -> std::io::Result<()> {

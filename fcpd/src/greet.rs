@@ -6,7 +6,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use fcp_common::engine::Inlet;
+use fcp_common::engine::{Cancel, Inlet};
 use fcp_proto::frame::{self, HEAD_LEN, Head};
 use fcp_proto::limits::MAX_MESSAGE;
 use fcp_proto::packet::{Message, Reply, Request, Sequenced, WireError};
@@ -56,6 +56,11 @@ pub(crate) fn open(server: &Server, peer: Peer, theirs: &Hello) -> Result<Opened
 }
 
 impl Opened {
+    /// What ends the session, once it runs or before.
+    pub(crate) fn cancel(&self) -> Cancel {
+        self.inlet.cancel()
+    }
+
     /// The session's id.
     pub(crate) fn sid(&self) -> SessionId {
         self.registration.sid()

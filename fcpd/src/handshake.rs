@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use crate::greet;
 use crate::identity::{Identity, Peer};
+use crate::login;
 use crate::server::Server;
 use crate::transport::Transport;
 use crate::version1;
@@ -41,9 +42,8 @@ async fn open(server: &Server, transport: Transport, peer: Peer, opening: Openin
         (transport, Opening::Attach(sid)) => {
             attach(server, transport, &peer.identity, sid);
         }
-        (transport @ Transport::Tcp(_), Opening::Hello(_)) => {
-            let text = "HELLO has no place on TCP; PUSH and PULL carry the greeting there";
-            refuse(transport, &WireError::new(ErrorCode::PROTOCOL, text)).await;
+        (transport @ Transport::Tcp(_), Opening::Hello(hello)) => {
+            login::serve_tunnel(server, transport, peer, &hello).await;
         }
         (transport, Opening::Hello(hello)) => {
             begin(server, transport, peer, &hello, Flag::ACCEPT).await;
@@ -99,7 +99,7 @@ pub(crate) enum NotOpening {
 }
 
 impl Server {
-    fn log_no_opening(&self, why: &NotOpening) {
+    pub(crate) fn log_no_opening(&self, why: &NotOpening) {
         let kind = match why {
             NotOpening::Foreign(_) => "foreign",
             NotOpening::Late => "late",

@@ -13,6 +13,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
+use tokio_rustls::rustls::ServerConfig;
 use tokio_util::task::TaskTracker;
 
 use crate::access::{Refusal, may_serve};
@@ -20,9 +21,12 @@ use crate::config::{Config, Settings};
 use crate::handshake;
 use crate::identity::{Identity, Origin, Peer};
 use crate::logging::Refusals;
+use crate::login;
 use crate::scope::Scope;
 use crate::sessions::Sessions;
 use crate::shutdown::Shutdown;
+use crate::tls::Listener;
+use crate::token::live::Tokens;
 use crate::transport::Transport;
 use crate::waiting::Waiting;
 
@@ -34,6 +38,9 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_s
 /// answer takes more, and its thread ends with the process.
 pub(crate) const CANCELLED: Duration = Duration::from_secs(10);
 
+/// What a port takes TLS connections with, if it does.
+type Tls = Option<Arc<ServerConfig>>;
+
 /// A server that runs: what all its connections share.
 #[derive(Debug)]
 pub(crate) struct Server {
@@ -42,6 +49,7 @@ pub(crate) struct Server {
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) shutdown: Shutdown,
     pub(crate) refusals: Refusals,
+    pub(crate) tokens: Tokens,
     own_uid: u32,
     tasks: TaskTracker,
 }
@@ -60,14 +68,14 @@ pub fn runtime() -> io::Result<Runtime> {
 /// # Errors
 /// A listener cannot be used; nothing was served.
 pub async fn serve(
-    listeners: Vec<TcpListener>,
+    listeners: Vec<impl Into<Listener>>,
     config: Config,
     shutdown: Shutdown,
 ) -> io::Result<()> {
     let server = Arc::new(Server::new(config, shutdown));
-    let listeners = listeners.into_iter().map(into_tokio).collect::<io::Result<Vec<_>>>()?;
-    for listener in listeners {
-        server.tasks.spawn(accept_all(Arc::clone(&server), listener));
+    let listeners: io::Result<Vec<_>> = listeners.into_iter().map(into_tokio).collect();
+    for (listener, tls) in listeners? {
+        server.tasks.spawn(accept_all(Arc::clone(&server), listener, tls));
     }
     server.shutdown.draining().await;
     tracing::info!("no more connections are accepted");
@@ -75,9 +83,10 @@ pub async fn serve(
     Ok(())
 }
 
-fn into_tokio(listener: TcpListener) -> io::Result<tokio::net::TcpListener> {
-    listener.set_nonblocking(true)?;
-    tokio::net::TcpListener::from_std(listener)
+fn into_tokio(listener: impl Into<Listener>) -> io::Result<(tokio::net::TcpListener, Tls)> {
+    let Listener { socket, tls } = listener.into();
+    socket.set_nonblocking(true)?;
+    Ok((tokio::net::TcpListener::from_std(socket)?, tls))
 }
 
 /// Binds every address of `settings`; of the default ones, those that this host has.
@@ -139,7 +148,7 @@ pub(crate) fn raise_file_limit() -> Option<u64> {
     getrlimit(Resource::Nofile).current
 }
 
-async fn accept_all(server: Arc<Server>, listener: tokio::net::TcpListener) {
+async fn accept_all(server: Arc<Server>, listener: tokio::net::TcpListener, tls: Tls) {
     let mut pause = PAUSES.0;
     loop {
         let accepted = tokio::select! {
@@ -150,7 +159,10 @@ async fn accept_all(server: Arc<Server>, listener: tokio::net::TcpListener) {
         match accepted {
             Ok((stream, peer)) => {
                 pause = PAUSES.0;
-                server.admit(stream, peer).await;
+                match &tls {
+                    None => server.admit(stream, peer).await,
+                    Some(config) => server.admit_tls(stream, peer, Arc::clone(config)),
+                }
                 // Whoever is there already goes first, or a flood would starve them.
                 tokio::task::yield_now().await;
             }
@@ -173,6 +185,7 @@ impl Server {
             waiting: Waiting::new(&config.limits),
             sessions: Sessions::new(&config.limits),
             refusals: Refusals::default(),
+            tokens: Tokens::in_dir(config.settings_dir.as_deref()),
             own_uid: rustix::process::geteuid().as_raw(),
             tasks: TaskTracker::new(),
             shutdown,
@@ -204,6 +217,14 @@ impl Server {
                 handshake::refuse(Transport::Tcp(stream), &error).await;
             }
         }
+    }
+
+    /// Lets a connection over TLS say who it is.
+    fn admit_tls(self: &Arc<Server>, stream: TcpStream, peer: SocketAddr, tls: Arc<ServerConfig>) {
+        let from = peer.ip().to_canonical();
+        let place = self.waiting.admit(Origin::address(from));
+        let server = Arc::clone(self);
+        self.tasks.spawn(async move { login::serve(&server, stream, from, tls, place).await });
     }
 
     fn identify(&self, stream: &TcpStream, peer: SocketAddr) -> Result<u32, Refusal> {

@@ -87,13 +87,18 @@ impl Sessions {
         let first = Arc::clone(&permits).try_acquire_owned().map_err(|_| NotOpened::Full)?;
         let sid = random_id()?;
         let mut all = self.all();
-        let own = all.values().filter(|session| session.owner == owner).count();
+        let own = all.values().filter(|session| session.owner.counts_with(&owner)).count();
         if own >= self.per_identity || all.len() >= self.total {
             return Err(NotOpened::Full);
         }
         all.insert(sid, Session { owner, permits, join });
         drop(all);
         Ok((Registration { sessions: Arc::clone(self), sid }, first))
+    }
+
+    /// Who made the session `sid`, while it runs.
+    pub(crate) fn owner(&self, sid: SessionId) -> Option<Identity> {
+        self.all().get(&sid).map(|session| session.owner.clone())
     }
 
     /// Gives `transport`, a connection of `by`, to the session `sid`.
@@ -108,7 +113,7 @@ impl Sessions {
     ) -> Result<(), NotJoined> {
         let all = self.all();
         let session = all.get(&sid).ok_or(NotJoined::Unknown)?;
-        if session.owner != *by {
+        if !session.owner.admits(by) {
             let owner = session.owner.clone();
             return Err(NotJoined::Foreign { by: by.clone(), owner });
         }

@@ -323,3 +323,22 @@ fn ticks(child: &Child) -> u64 {
     let fields: Vec<_> = stat.rsplit(") ").next().unwrap().split(' ').collect();
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
+
+#[test]
+fn the_token_for_tunnels_is_made_at_the_first_start() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join(".config/fcp/token");
+    let read = || std::fs::read_to_string(&path).unwrap();
+    drop(Foreground::start(&mut fcpd(Some(home.path()))));
+    let first = read();
+    first.parse::<fcp_common::auth::Token>().unwrap();
+    assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+    drop(Foreground::start(&mut fcpd(Some(home.path()))));
+    assert_eq!(read(), first);
+}
+
+#[test]
+fn a_home_that_cannot_be_written_to_stops_nothing() {
+    // Root writes to every read-only directory, but not there.
+    drop(Foreground::start(&mut fcpd(Some(Path::new("/proc/self/fd")))));
+}

@@ -6,59 +6,11 @@ mod support;
 
 use std::os::unix::fs::MetadataExt;
 
-use fcp_common::transfer::digest;
-use fcp_proto::packet::{
-    Direction, Entry, EntryBody, Message, Options, Outcome, RootMeta, Whole, put_whole_head,
-};
+use fcp_proto::packet::{Direction, Message, Options};
 use fcp_proto::version::Hello;
-use fcp_proto::{DirId, ErrorCode, FileId, Flag, Name, SessionId, Timestamp, frame};
+use fcp_proto::{ErrorCode, Flag, SessionId, frame};
+use support::push::*;
 use support::*;
-
-const CONTENT: &[u8] = b"hello, fcpd\n";
-
-fn entry(name: &[u8]) -> Message {
-    Message::Entries(vec![Entry {
-        id: FileId(0),
-        parent: DirId::ROOT,
-        name: Name::new(name).unwrap(),
-        mode: 0o640,
-        mtime: Timestamp { secs: 1_000_000_000, nanos: 7 },
-        body: EntryBody::File { size: CONTENT.len() as u64, token: 1 },
-    }])
-}
-
-fn whole(content: &[u8]) -> Vec<u8> {
-    let mut head = [0; frame::HEAD_LEN + Whole::HEAD];
-    put_whole_head(&mut head, FileId(0), digest(content), content);
-    [&head[..], content].concat()
-}
-
-/// Everything a client sends behind its greeting to push one small file.
-fn push_frames(path: &str) -> Vec<u8> {
-    let options = Options::PERMS.with(Options::TIMES, true);
-    [request(Direction::Push, path, options), numbered(1, &entry(b"greeting"))].concat()
-}
-
-fn finish_push(peer: &mut Peer) {
-    let Message::Want(want) = peer.expect() else { panic!("WANT expected") };
-    assert_eq!((want.len(), want[0].file), (1, FileId(0)));
-    peer.send(&[whole(CONTENT), numbered(2, &Message::Finish(RootMeta(None)))].concat());
-    let (mut outcomes, mut seq) = (Vec::new(), 1);
-    loop {
-        seq += 1;
-        match peer.expect() {
-            Message::Results(all) => outcomes.extend(all.into_iter().map(|r| r.outcome)),
-            Message::Written(_) => {}
-            Message::Close(summary) => {
-                assert_eq!((summary.changed, summary.failed), (1, 0));
-                peer.send(&ack(seq));
-                break;
-            }
-            other => panic!("{other:?}"),
-        }
-    }
-    assert!(outcomes.iter().all(|o| *o == Outcome::Created), "{outcomes:?}");
-}
 
 #[test]
 fn a_small_file_is_pushed_by_hand() {

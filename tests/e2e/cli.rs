@@ -56,7 +56,8 @@ fn what_is_not_there_yet_says_what_to_do_instead() {
         assert_one_line(&run_fcp([host, "a"]), 4, "./");
     }
     assert_one_line(&run_fcp(["a", "fcp://192.0.2.1/x"]), 4, "only servers on this machine");
-    assert_one_line(&run_fcp(["fcp://127.0.0.1/x", "fcp://127.0.0.1/y"]), 4, "copy to here first");
+    let relay = ["--protocol", "1", "fcp://127.0.0.1/x", "fcp://127.0.0.1/y"];
+    assert_one_line(&run_fcp(relay), 4, "copy to here first");
 }
 
 #[test]

@@ -24,7 +24,7 @@ fn a_host_without_fcpd_is_told_with_what_can_be_done() {
     let src = world.small("src");
     for way in ["stdio", "direct"] {
         let told = ended(&mut world.push(&["--via", way], &src, world.path("dst")));
-        assert_told(&told, 10, &["fcpd", "install", "--remote-fcpd"]);
+        assert_told(&told, 10, &["fcpd", "path", "--remote-fcpd", "--via"]);
         assert!(!world.path("dst").exists());
     }
     let told = ended(&mut world.pull(&["--via", "stdio"], &src, &world.path("dst")));

@@ -70,7 +70,7 @@ fn many_connections_are_used_where_the_path_is_slow() {
     // A long way: 20 ms for every piece of 64 KiB.
     let lane = Lane { delay: Duration::from_millis(20), ..Lane::default() };
     let _proxy = world.through_proxy(Plan::both(lane));
-    let src = world.file("src", 48 * MIB);
+    let src = world.file("src", 24 * MIB);
     for (way, dst) in [("push", "there"), ("pull", "back")] {
         let (before, dst) = (world.sshd.sessions(), world.path(dst));
         let args = ["--via", "stdio", "--direct", "never", "-j", "4"];

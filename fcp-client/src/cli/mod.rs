@@ -7,7 +7,7 @@ use std::ffi::OsString;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
-pub use reach::{CommandLine, Direct, Family, ReachOptions, Via, token_name};
+pub use reach::{CommandLine, Direct, Family, ReachOptions, Via};
 pub use transfer::{FilterArg, FsyncArg, TransferOptions};
 
 /// What was typed.

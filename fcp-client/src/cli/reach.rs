@@ -23,9 +23,6 @@ pub struct ReachOptions {
     /// File with the token for an fcp:// server
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
-    /// Name under which the server knows the token
-    #[arg(long, value_name = "NAME", value_parser = token_name)]
-    pub token_name: Option<String>,
     /// ssh's config file
     #[arg(short = 'F', value_name = "FILE")]
     pub ssh_config: Option<PathBuf>,
@@ -132,16 +129,6 @@ impl CommandLine {
         let program = program.ok_or("a command is needed, such as ssh")?;
         Ok(CommandLine { program, arguments: words.collect() })
     }
-}
-
-/// A name as `fcpd token add` takes it.
-///
-/// # Errors
-/// Anything but 1 to 64 of `A-Z a-z 0-9 . _ -`, or a dash at the beginning.
-pub fn token_name(text: &str) -> Result<String, &'static str> {
-    let fits = (1..=64).contains(&text.len()) && !text.starts_with('-');
-    let valid = fits && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
-    valid.then(|| text.to_owned()).ok_or("a name is 1 to 64 of A-Z a-z 0-9 . _ -")
 }
 
 /// The first word of a text that begins with one, and what follows; `None` for an open quote.

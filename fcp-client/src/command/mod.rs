@@ -87,15 +87,5 @@ fn understand_one(operand: &[u8]) -> Result<Target, CliError> {
         }
         _ => CliError::Usage(error.to_string()),
     })?;
-    let shown = fcp_proto::escape(operand);
-    match &target {
-        Target::Ssh(_) => Err(CliError::Unsupported(format!(
-            "{shown}: copying over ssh is not there yet; start fcpd on this machine and use \
-             fcp://127.0.0.1/path, or write ./{shown} if it is a local name"
-        ))),
-        Target::Fcp(server) if server.loopback().is_none() => Err(CliError::Unsupported(format!(
-            "{shown}: only servers on this machine (127.0.0.1, ::1, localhost) can be reached yet"
-        ))),
-        _ => Ok(target),
-    }
+    Ok(target)
 }

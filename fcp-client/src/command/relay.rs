@@ -1,17 +1,18 @@
 //! Server to server: what one sends goes through here to the other, and never to this disk.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use fcp_common::engine::{self, RelayError, RelayOptions};
+use fcp_common::engine::{self, Inlet, RelayError, RelayOptions};
 use fcp_common::relay::Side;
+use fcp_proto::limits::MAX_CONNECTIONS;
 use fcp_proto::packet::{Direction, Request, Summary};
 use fcp_proto::version::{Agreed, Hello};
 
-use super::transfer::{CONNECTIONS, Job, interruptible, loopback, not_remote, one_server};
-use crate::connect::{self, Purpose, Session};
+use super::transfer::{Job, not_remote, one_server};
+use crate::connect::{Purpose, Session};
 use crate::error::CliError;
-use crate::target::{FcpTarget, Target};
+use crate::interrupt::interruptible_with;
+use crate::target::{Server, Target};
 
 /// Two sessions that agreed on the same.
 struct Both {
@@ -27,34 +28,40 @@ impl Job<'_> {
         sources: &[Target],
         destination: &Target,
     ) -> Result<Summary, CliError> {
-        let Target::Fcp(FcpTarget { path, .. }) = destination else { return Err(not_remote()) };
-        let to = loopback(destination)?;
+        let (to, path) = destination.remote().ok_or_else(not_remote)?;
         let (from, paths) = one_server(sources)?;
         let (one_thing, admits) = self.asked_for(&paths);
         let source_request = self.request(Direction::Pull, paths, one_thing);
         // Its rules are the source's to apply, and whether one file comes is known later.
         let sink_request = Request {
             rules: Vec::new(),
-            ..self.request(Direction::Push, vec![path.clone()], false)
+            ..self.request(Direction::Push, vec![path.to_vec()], false)
         };
-        let Both { source, sink, agreed } = self.open_both(from, to)?;
+        let Both { mut source, mut sink, agreed } = self.open_both(&from, &to)?;
         let options = RelayOptions {
             agreed,
-            source: source.conns,
+            source: source.take_conns(),
             source_request,
-            sink: sink.conns,
+            sink: sink.take_conns(),
             sink_request,
             one_thing,
             admits: Some(admits),
             report: self.reporter.clone(),
             counters: Arc::clone(&self.counters),
         };
-        interruptible(|inlet| engine::relay(options, inlet))?.map_err(|why| blame(why, from, to))
+        let inlet = Inlet::new();
+        let source = source.begin(&inlet, &self.counters);
+        let sink = sink.begin(&inlet, &self.counters);
+        let ended = interruptible_with(inlet, |inlet| engine::relay(options, inlet))?;
+        ended.map_err(|RelayError { side, error }| {
+            let error = source.explain(sink.explain(error));
+            blame(RelayError { side, error }, &from, &to)
+        })
     }
 
     /// Opens both sessions with what all three can do.
-    fn open_both(&self, from: SocketAddr, to: SocketAddr) -> Result<Both, CliError> {
-        let ours = Hello::ours(self.options.connections.unwrap_or(CONNECTIONS));
+    fn open_both(&self, from: &Server, to: &Server) -> Result<Both, CliError> {
+        let ours = Hello::ours(MAX_CONNECTIONS);
         let (source, agreed) = self.open_end(from, &ours)?;
         let (sink, less) = self.open_end(to, &offer(&agreed))?;
         if is_same(&agreed, &less) {
@@ -71,19 +78,19 @@ impl Job<'_> {
         )))
     }
 
-    fn open_end(&self, server: SocketAddr, offer: &Hello) -> Result<(Session, Agreed), CliError> {
+    fn open_end(&self, server: &Server, offer: &Hello) -> Result<(Session, Agreed), CliError> {
         let only_1 = || {
             CliError::Unsupported(format!(
                 "{server}: protocol version 1 cannot be relayed; copy to here first, and from here \
                  then"
             ))
         };
-        if self.options.protocol == Some(1) {
+        if self.config_for(server)?.protocol.value == Some(1) {
             return Err(only_1());
         }
         // A version 1 server would begin at once with what it is asked for, so that is nothing.
         let purpose = Purpose::Pull(Vec::new());
-        let session = connect::open_with(server, &purpose, offer, self.options.protocol)?;
+        let session = self.connect_on(server, &purpose, None, Some(offer))?;
         let agreed = session.agreed.clone().ok_or_else(only_1)?;
         Ok((session, agreed))
     }
@@ -109,7 +116,7 @@ fn is_same(one: &Agreed, other: &Agreed) -> bool {
 }
 
 /// Says which of the two servers it is.
-fn blame(why: RelayError, from: SocketAddr, to: SocketAddr) -> CliError {
+fn blame(why: RelayError, from: &Server, to: &Server) -> CliError {
     let RelayError { side, error } = why;
     match side {
         Some(Side::Source) => CliError::Relay { server: format!("source {from}"), error },

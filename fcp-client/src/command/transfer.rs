@@ -1,13 +1,12 @@
 //! push, pull and local copies; what all transfers share.
 
-use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use fcp_common::engine::{
-    self, Counters, Destination, DestinationOptions, Ended, Inlet, OpenDestination, ReceiveOptions,
-    RequestBy, SendOptions,
+    self, Counters, Destination, DestinationOptions, Duplex, Ended, Inlet, OpenDestination,
+    ReceiveOptions, RequestBy, SendOptions,
 };
 use fcp_common::fs::{DirPool, umask};
 use fcp_common::select::operand::has_magic;
@@ -17,21 +16,16 @@ use fcp_common::walk::{Place, SourceRoot, WalkOptions, io_error};
 use fcp_proto::packet::{self, Durability, Options, Problem, Request, Summary};
 use fcp_proto::version::{Agreed, Hello, negotiate};
 
-use tokio::signal::unix::{SignalKind, signal};
-
 use super::Direction;
 use crate::cli::{FsyncArg, TransferOptions};
-use crate::connect::{self, Purpose, Session};
+use crate::config::{self, Files, Resolved};
+use crate::connect::{self, Purpose, Reach, Session};
 use crate::error::CliError;
-use crate::target::{FcpTarget, Target};
+use crate::interrupt::{interruptible, interruptible_with};
+use crate::target::{Server, Target};
 use crate::ui::Reporter;
 use crate::ui::exit::ExitStatus;
 
-/// Connections to a server on this machine. One is bound by one core at each end; measured with
-/// `side_by_side`, more than two gain nothing on loopback.
-pub(super) const CONNECTIONS: u16 = 2;
-/// "File size limit exceeded", on every Linux but MIPS.
-const SIGXFSZ: i32 = 25;
 /// Source directories kept open at once.
 const OPEN_DIRS: usize = 256;
 
@@ -48,7 +42,8 @@ pub(crate) fn run(
     }
     let counters = Arc::new(Counters::default());
     let reporter = Reporter::new(options, Arc::clone(&counters));
-    let job = Job { options, rules, counters, reporter: Arc::clone(&reporter) };
+    let files = Files::load(options.reach.config.as_deref(), &env)?;
+    let job = Job { options, rules, files, counters, reporter: Arc::clone(&reporter) };
     let ended = match direction {
         Direction::Push => job.push(sources, destination),
         Direction::Pull => job.pull(sources, destination),
@@ -70,35 +65,35 @@ pub(crate) fn run(
 pub(super) struct Job<'a> {
     pub(super) options: &'a TransferOptions,
     pub(super) rules: RuleSet,
+    files: Files,
     pub(super) counters: Arc<Counters>,
     pub(super) reporter: Arc<Reporter>,
 }
 
 impl Job<'_> {
     fn push(&self, sources: &[Target], destination: &Target) -> Result<Summary, CliError> {
-        let Target::Fcp(FcpTarget { path, .. }) = destination else { return Err(not_remote()) };
-        let server = loopback(destination)?;
+        let (server, path) = destination.remote().ok_or_else(not_remote)?;
         let (roots, problems) = self.open_sources(sources);
         if roots.is_empty() {
             return Ok(self.nothing_to_send(problems));
         }
         let single =
             roots.len() == 1 && problems.is_empty() && roots.iter().all(SourceRoot::is_single);
-        let request = self.request(packet::Direction::Push, vec![path.clone()], single);
-        let session = self.connect(server, &Purpose::Push(path.clone()), self.options.protocol)?;
-        let Some(agreed) = session.agreed else {
-            return self.push_version1(session.conns, Sources { roots, problems, single });
+        let request = self.request(packet::Direction::Push, vec![path.to_vec()], single);
+        let session = self.connect(&server, &Purpose::Push(path.to_vec()), None)?;
+        let Some(agreed) = session.agreed.clone() else {
+            return self.push_version1(session, Sources { roots, problems, single });
         };
         let options = self.send_options(agreed, RequestBy::Us(request), roots, problems);
-        run_session(|inlet| engine::send(options, session.conns, inlet))
+        self.run_session(session, |conns, inlet| engine::send(options, conns, inlet))
     }
 
     fn pull(&self, sources: &[Target], destination: &Target) -> Result<Summary, CliError> {
         let Target::Local(to) = destination else { return Err(not_remote()) };
         let (server, paths) = one_server(sources)?;
-        let session = self.connect(server, &Purpose::Pull(paths.clone()), self.options.protocol)?;
-        let Some(agreed) = session.agreed else {
-            return self.pull_version1(server, session.conns, &paths, to);
+        let session = self.connect(&server, &Purpose::Pull(paths.clone()), None)?;
+        let Some(agreed) = session.agreed.clone() else {
+            return self.pull_version1(&server, session, &paths, to);
         };
         let (one_thing, admits) = self.asked_for(&paths);
         // Only the server knows whether the one name is a directory: its first entry tells.
@@ -108,7 +103,7 @@ impl Job<'_> {
         config.one_thing = one_thing;
         config.admits = Some(admits);
         let options = self.receive_options(agreed, RequestBy::Us(request), destination, config);
-        run_session(|inlet| engine::receive(options, session.conns, inlet))
+        self.run_session(session, |conns, inlet| engine::receive(options, conns, inlet))
     }
 
     /// Whether one thing is asked for, and what may be announced as an answer (case T5).
@@ -133,7 +128,7 @@ impl Job<'_> {
         let single =
             roots.len() == 1 && problems.is_empty() && roots.iter().all(SourceRoot::is_single);
         let destination = self.destination(to, single);
-        let agreed = negotiate(&Hello::ours(CONNECTIONS), &Hello::ours(CONNECTIONS))
+        let agreed = negotiate(&Hello::ours(1), &Hello::ours(1))
             .map_err(|error| CliError::Internal(error.to_string()))?;
         let mut receive =
             self.receive_options(agreed.clone(), RequestBy::Nobody, destination, self.config());
@@ -144,19 +139,53 @@ impl Job<'_> {
         let mut send = self.send_options(agreed, RequestBy::Nobody, roots, problems);
         send.walk.destination = Place::of(to);
         let kept = Arc::clone(&receive.counters);
-        let ended = run_session(|inlet| engine::copy(send, receive, inlet));
+        let ended =
+            interruptible(|inlet| engine::copy(send, receive, inlet))?.map_err(CliError::from);
         self.counters.kept_bytes.store(kept.kept_bytes.load(Relaxed), Relaxed);
         ended
     }
 
-    /// Opens a session of as many connections as were asked for.
+    /// Opens a session as options, environment and config say; with this `protocol` whatever they
+    /// say of that.
     pub(super) fn connect(
         &self,
-        server: SocketAddr,
+        server: &Server,
         purpose: &Purpose,
         protocol: Option<u16>,
     ) -> Result<Session, CliError> {
-        connect::open(server, purpose, self.options.connections.unwrap_or(CONNECTIONS), protocol)
+        self.connect_on(server, purpose, protocol, None)
+    }
+
+    /// As [`Job::connect`], with these terms and no others.
+    pub(super) fn connect_on(
+        &self,
+        server: &Server,
+        purpose: &Purpose,
+        protocol: Option<u16>,
+        terms: Option<&Hello>,
+    ) -> Result<Session, CliError> {
+        let mut config = self.config_for(server)?;
+        config.protocol.value = protocol.or(config.protocol.value);
+        let reach = Reach { config: &config, verbose: self.options.verbose, terms };
+        connect::open(server, purpose, reach)
+    }
+
+    /// What holds for this server.
+    pub(super) fn config_for(&self, server: &Server) -> Result<Resolved, CliError> {
+        Ok(config::resolve(self.options, server.host(), &env, &self.files)?)
+    }
+
+    /// Runs a session to its end.
+    pub(super) fn run_session(
+        &self,
+        mut session: Session,
+        run: impl FnOnce(Vec<Duplex>, Inlet) -> Ended<Summary> + Send,
+    ) -> Result<Summary, CliError> {
+        let conns = session.take_conns();
+        let inlet = Inlet::new();
+        let running = session.begin(&inlet, &self.counters);
+        let ended = interruptible_with(inlet, |inlet| run(conns, inlet))?;
+        ended.map_err(|error| CliError::Session(running.explain(error)))
     }
 
     fn open_sources(&self, sources: &[Target]) -> (Vec<SourceRoot>, Vec<Problem>) {
@@ -287,60 +316,8 @@ pub(super) struct Sources {
     pub(super) single: bool,
 }
 
-/// Runs a session to its end.
-pub(super) fn run_session(
-    run: impl FnOnce(Inlet) -> Ended<Summary> + Send,
-) -> Result<Summary, CliError> {
-    Ok(interruptible(run)??)
-}
-
-/// Runs what an inlet can cancel; the first signal does.
-pub(super) fn interruptible<T: Send>(run: impl FnOnce(Inlet) -> T + Send) -> Result<T, CliError> {
-    Ok(run_with_signals(&runtime()?, Inlet::new(), run))
-}
-
-/// Runs a session on a thread of its own; SIGINT, SIGTERM and SIGHUP end it.
-fn run_with_signals<T: Send>(
-    runtime: &tokio::runtime::Runtime,
-    inlet: Inlet,
-    run: impl FnOnce(Inlet) -> T + Send,
-) -> T {
-    let cancel = inlet.cancel();
-    std::thread::scope(|scope| {
-        let (done, ended) = tokio::sync::oneshot::channel();
-        let session = scope.spawn(move || {
-            let result = run(inlet);
-            let _ = done.send(());
-            result
-        });
-        runtime.block_on(async {
-            // Past a size limit a write is to fail as one file's error. A handler that nobody
-            // listens to replaces the default action, for good.
-            let _ = signal(SignalKind::from_raw(SIGXFSZ));
-            tokio::select! {
-                _ = ended => {}
-                () = interrupted() => cancel.cancel(),
-            }
-        });
-        session.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
-}
-
-async fn interrupted() {
-    let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
-    let mut signals: Vec<_> = kinds.into_iter().filter_map(|kind| signal(kind).ok()).collect();
-    std::future::poll_fn(|cx| {
-        let any = signals.iter_mut().any(|s| s.poll_recv(cx).is_ready());
-        if any { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
-    })
-    .await;
-}
-
-fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| CliError::Internal(format!("cannot start: {error}")))
+fn env(name: &str) -> Option<std::ffi::OsString> {
+    std::env::var_os(name)
 }
 
 fn rules(options: &TransferOptions) -> Result<RuleSet, CliError> {
@@ -354,26 +331,16 @@ fn rules(options: &TransferOptions) -> Result<RuleSet, CliError> {
     RuleSet::new(rules).map_err(|error| usage(&error))
 }
 
-pub(super) fn one_server(sources: &[Target]) -> Result<(SocketAddr, Vec<Vec<u8>>), CliError> {
-    let mut found = None;
-    let mut paths = Vec::new();
-    for source in sources {
-        let Target::Fcp(FcpTarget { path, .. }) = source else { return Err(not_remote()) };
-        let server = loopback(source)?;
-        if *found.get_or_insert(server) != server {
-            return Err(CliError::Usage("sources must be all on one server".to_owned()));
-        }
-        paths.push(path.clone());
+/// The one server of all sources, and their paths there.
+pub(super) fn one_server(sources: &[Target]) -> Result<(Server, Vec<Vec<u8>>), CliError> {
+    let remote = sources.iter().map(|source| source.remote().ok_or_else(not_remote));
+    let (servers, paths): (Vec<_>, Vec<_>) =
+        remote.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
+    if sources.windows(2).any(|pair| !pair[0].same_server(&pair[1])) {
+        return Err(CliError::Usage("sources must be all on one server".to_owned()));
     }
-    found.map(|server| (server, paths)).ok_or_else(not_remote)
-}
-
-/// Where a server on this machine listens.
-pub(super) fn loopback(target: &Target) -> Result<SocketAddr, CliError> {
-    match target {
-        Target::Fcp(server) => server.loopback().ok_or_else(not_remote),
-        _ => Err(not_remote()),
-    }
+    let server = servers.into_iter().next().ok_or_else(not_remote)?;
+    Ok((server, paths.into_iter().map(<[u8]>::to_vec).collect()))
 }
 
 pub(super) fn not_remote() -> CliError {

@@ -4,10 +4,9 @@
 //! PULL, and has its own rules. So each source is pulled by a session of its own, which tells
 //! what belongs where, and names and rules are checked here.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use fcp_common::engine::{Destination, DestinationError, DestinationOptions, Duplex, SessionError};
+use fcp_common::engine::{Destination, DestinationError, DestinationOptions, SessionError};
 use fcp_common::fs::{Dir, umask};
 use fcp_common::select::Wanted;
 use fcp_common::version1::{
@@ -17,16 +16,17 @@ use fcp_common::version1::{
 use fcp_proto::packet::{Durability, Problem, Summary};
 use fcp_proto::{ErrorCode, Name, RelPath};
 
-use super::transfer::{Job, Sources, run_session};
-use crate::connect::Purpose;
+use super::transfer::{Job, Sources};
+use crate::connect::{Purpose, Session};
 use crate::error::CliError;
+use crate::target::Server;
 use crate::ui;
 
 impl Job<'_> {
     /// Sends to a version 1 server, which keeps modes and times whether or not it is asked to.
     pub(super) fn push_version1(
         &self,
-        conns: Vec<Duplex>,
+        session: Session,
         sources: Sources,
     ) -> Result<Summary, CliError> {
         let o = self.options;
@@ -47,15 +47,15 @@ impl Job<'_> {
             counters: Arc::clone(&self.counters),
             window: SEND_WINDOW,
         };
-        run_session(|inlet| send(options, conns, inlet))
+        self.run_session(session, |conns, inlet| send(options, conns, inlet))
     }
 
-    /// Receives from a version 1 server; `first` are the connections of a session that was opened
-    /// for all of `paths`.
+    /// Receives from a version 1 server; `first` is a session that was opened for all of
+    /// `paths`.
     pub(super) fn pull_version1(
         &self,
-        server: SocketAddr,
-        first: Vec<Duplex>,
+        server: &Server,
+        first: Session,
         paths: &[Vec<u8>],
         to: &[u8],
     ) -> Result<Summary, CliError> {
@@ -70,12 +70,12 @@ impl Job<'_> {
         let mut all = Summary::default();
         for path in paths {
             let session = self.connect(server, &Purpose::Pull(vec![path.clone()]), Some(1))?;
-            add(&mut all, &self.pull_source(session.conns, path, &to)?);
+            add(&mut all, &self.pull_source(session, path, &to)?);
         }
         Ok(all)
     }
 
-    fn pull_source(&self, conns: Vec<Duplex>, path: &[u8], to: &[u8]) -> Result<Summary, CliError> {
+    fn pull_source(&self, session: Session, path: &[u8], to: &[u8]) -> Result<Summary, CliError> {
         let wanted = Wanted::from_sources(&[path]);
         let name = wanted.single_name();
         let options = V1ReceiveOptions {
@@ -92,7 +92,7 @@ impl Job<'_> {
             report: self.reporter.clone(),
             counters: Arc::clone(&self.counters),
         };
-        match run_session(|inlet| receive(options, conns, inlet)) {
+        match self.run_session(session, |conns, inlet| receive(options, conns, inlet)) {
             // The other sources are still good.
             Err(CliError::Session(SessionError::Peer(error)))
                 if error.code == ErrorCode::NOT_FOUND =>

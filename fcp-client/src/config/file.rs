@@ -4,17 +4,16 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use fcp_common::auth::Token;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 use super::layer::{Settings, number, one_of, shown};
 use super::pattern;
-use super::{ConfigError, MAX_CONNECTIONS, Source, TokenSource, Valued};
-use crate::cli::{CommandLine, token_name};
+use super::{ConfigError, MAX_CONNECTIONS, NamedToken, Source, TokenSource, Valued};
+use crate::cli::CommandLine;
 
 /// Every key of a section.
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 13] = [
     "via",
     "direct",
     "connections",
@@ -22,7 +21,6 @@ const KEYS: [&str; 14] = [
     "remote-fcpd",
     "token",
     "token-file",
-    "token-name",
     "identity",
     "jump",
     "port",
@@ -204,17 +202,13 @@ impl File<'_> {
             "token-file" => {
                 set!(token, word(value).and_then(|text| self.path(text)).map(TokenSource::File))
             }
-            "token-name" => set!(
-                token_name,
-                word(value).and_then(|text| token_name(text).map_err(str::to_owned))
-            ),
             unknown => return Err((At::Key, unknown_key(unknown, value))),
         }
         Ok(())
     }
 
     /// A token, which is never told, not even a wrong one.
-    fn token(&self, value: &DeValue<'_>) -> Result<Token, String> {
+    fn token(&self, value: &DeValue<'_>) -> Result<NamedToken, String> {
         if !self.private {
             return Err(format!(
                 "a token may stand only in a file of yours that nobody else can read; type: \
@@ -223,7 +217,7 @@ impl File<'_> {
             ));
         }
         let text = value.as_str().ok_or("a text is needed")?;
-        text.parse::<Token>().map_err(|error| error.to_string())
+        text.parse::<NamedToken>().map_err(|error| error.to_string())
     }
 
     fn path(&self, text: &str) -> Result<PathBuf, String> {

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 pub use layer::{Files, candidates};
 pub use show::{as_json, as_text};
-pub use token::TokenSource;
+pub use token::{BadNamedToken, NamedToken, TokenSource, read_token_file};
 
 use crate::cli::{CommandLine, Direct, Family, TransferOptions, Via};
 use crate::error::CliError;
@@ -41,8 +41,6 @@ pub struct Resolved {
     pub remote_fcpd: Valued<String>,
     /// The token for an fcp:// server.
     pub token: Valued<Option<TokenSource>>,
-    /// Name under which that server knows the token.
-    pub token_name: Valued<Option<String>>,
     /// Private keys for ssh (`-i`).
     pub identity: Valued<Vec<PathBuf>>,
     /// Hosts to jump over (`-J`).
@@ -131,7 +129,6 @@ pub fn resolve(
         protocol: optional(all.protocol),
         remote_fcpd: all.remote_fcpd.unwrap_or(Valued::default_of("fcpd".to_owned())),
         token: optional(all.token),
-        token_name: optional(all.token_name),
         identity: all.identity.unwrap_or_default(),
         jump: optional(all.jump),
         port: optional(all.port),

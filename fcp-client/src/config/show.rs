@@ -60,7 +60,6 @@ fn rows(r: &Resolved) -> Vec<Row<'_>> {
         row("protocol", json!(r.protocol.value), &r.protocol.source),
         row("remote-fcpd", text(&r.remote_fcpd.value), &r.remote_fcpd.source),
         row(token_key, token, &r.token.source),
-        row("token-name", json!(r.token_name.value), &r.token_name.source),
         row("identity", r.identity.value.iter().map(|p| path(p)).collect(), &r.identity.source),
         row("jump", json!(r.jump.value), &r.jump.source),
         row("port", json!(r.port.value), &r.port.source),

@@ -146,7 +146,6 @@ connections = 0x10
 protocol = 2
 remote-fcpd = '/opt/fcp/bin/fcpd'
 token-file = '~/token'
-token-name = 'laptop'
 identity = ['~/.ssh/a', '/b']
 jump = 'me@gate:22'
 port = 2222
@@ -159,7 +158,6 @@ rsh = \"ssh -o 'A b'\"
     assert_eq!(found.protocol.value, Some(2));
     assert_eq!(found.remote_fcpd.value, "/opt/fcp/bin/fcpd");
     assert_eq!(found.token.value, Some(TokenSource::File("/home/u/token".into())));
-    assert_eq!(found.token_name.value.as_deref(), Some("laptop"));
     assert_eq!(found.identity.value, ["/home/u/.ssh/a", "/b"].map(PathBuf::from));
     assert_eq!(found.port.value, Some(2222));
     assert_eq!(found.ssh_config.value.as_deref(), Some(Path::new("/home/u/.ssh/other")));
@@ -205,7 +203,6 @@ fn bad_values_are_refused_with_place_key_and_what_is_allowed() {
         ("identity = [1]", "identity: a text is needed, not a number"),
         ("identity = 'id'", "identity: a path that begins with / or ~/ is needed, not 'id'"),
         ("token-file = '~bob/x'", "begins with / or ~/"),
-        ("token-name = 'a b'", "token-name: a name is 1 to 64"),
         ("ssh-option = [['a']]", "ssh-option: a text is needed, not a list"),
         ("jump = ''", "jump: a text is needed that is not empty"),
         ("remote-fcpd = \"a\\nb\"", "without control characters"),
@@ -233,8 +230,8 @@ fn what_is_no_toml_is_one_safe_line() {
 
 #[test]
 fn a_token_needs_a_private_file_and_is_never_told() {
-    let token = Token::from_random([7; 32]);
-    let secret = token.to_text();
+    let token = NamedToken { name: "laptop".to_owned(), token: Token::from_random([7; 32]) };
+    let secret = format!("laptop:{}", token.token.to_text());
     let text = format!("[defaults]\ntoken = '{secret}'\n");
     let parse = |text: &str, private| {
         let mut files = Files::default();

@@ -1,23 +1,37 @@
-//! Where a token is.
+//! The token that a client shows an `fcp://` server: from the config, or from a file that only its
+//! user can read.
+//!
+//! The file has one line, `NAME:fcp-token-<hex>`, as `fcpd token add NAME` prints it; empty lines
+//! and comments beside it are ignored. Without `NAME:` it is the server's own token.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use fcp_common::auth::Token;
+use fcp_proto::auth::check_token_name;
 use rustix::fs::OFlags;
 
-use super::ConfigError;
+/// More than a token with a comment of some length.
+const MAX_SIZE: u64 = 16 << 10;
 
-/// More than any token with the white space around it.
-const MAX_SIZE: u64 = 4096;
+/// A token and the name under which its server knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedToken {
+    /// As in `fcpd token add NAME`; empty for the server's own token.
+    pub name: String,
+    /// The secret.
+    pub token: Token,
+}
 
 /// Where a token is. It is never printed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenSource {
     /// In the config itself.
-    Text(Token),
+    Text(NamedToken),
     /// In a file of its own.
     File(PathBuf),
 }
@@ -26,73 +40,142 @@ impl TokenSource {
     /// The token.
     ///
     /// # Errors
-    /// [`ConfigError::File`] for a file that cannot be read, that others can read, that is not the
-    /// user's own (or root's), or that holds something else. A symbolic link is not followed.
-    pub fn token(&self) -> Result<Token, ConfigError> {
+    /// See [`read_token_file`].
+    pub fn token(&self) -> Result<NamedToken, String> {
         match self {
             TokenSource::Text(token) => Ok(token.clone()),
-            TokenSource::File(path) => read(path).map_err(|error| {
-                let name = fcp_proto::escape(path.as_os_str().as_encoded_bytes());
-                ConfigError::File(name, error.to_string())
-            }),
+            TokenSource::File(path) => read_token_file(path),
         }
     }
 }
 
-fn read(path: &Path) -> io::Result<Token> {
-    // A fifo is not to be waited for.
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path).map_err(
-        |error| match rustix::io::Errno::from_io_error(&error) {
-            Some(rustix::io::Errno::LOOP) => io::Error::other("a token file is no symbolic link"),
-            _ => error,
-        },
-    )?;
-    check(&file)?;
+/// A text that is no token with a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a token: it is NAME:fcp-token- and 64 hexadecimal digits, as `fcpd token add` prints")]
+pub struct BadNamedToken;
+
+impl FromStr for NamedToken {
+    type Err = BadNamedToken;
+
+    fn from_str(text: &str) -> Result<NamedToken, BadNamedToken> {
+        let text = text.trim();
+        let (name, token) = text.rsplit_once(':').unwrap_or(("", text));
+        if text.starts_with(':') || (!name.is_empty() && check_token_name(name.as_bytes()).is_err())
+        {
+            return Err(BadNamedToken);
+        }
+        let token = token.parse().map_err(|_| BadNamedToken)?;
+        Ok(NamedToken { name: name.to_owned(), token })
+    }
+}
+
+/// Reads a token file. It may be a symbolic link, as where secrets are mounted.
+///
+/// # Errors
+/// With the file's name: it cannot be read, can be read by others, belongs to others, or holds
+/// something else. What it holds is never shown.
+pub fn read_token_file(path: &Path) -> Result<NamedToken, String> {
+    let bad = |reason: &str| {
+        format!("the token file {} {reason}", fcp_proto::escape(path.as_os_str().as_bytes()))
+    };
+    // A pipe must not keep us waiting for its writer.
+    let flags = OFlags::NONBLOCK.bits() as i32;
+    let file = File::options().read(true).custom_flags(flags).open(path);
+    let file = file.map_err(|error| bad(&format!("cannot be opened: {error}")))?;
+    check_owner(&file).map_err(|reason| bad(&reason))?;
     let mut text = String::new();
-    file.take(MAX_SIZE).read_to_string(&mut text)?;
-    text.parse().map_err(io::Error::other)
+    let read = file.take(MAX_SIZE).read_to_string(&mut text);
+    read.map_err(|error| bad(&format!("cannot be read: {error}")))?;
+    let mut lines = text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#'));
+    let line = lines.next().ok_or_else(|| bad("is empty"))?;
+    if lines.next().is_some() {
+        return Err(bad("has more than one token"));
+    }
+    line.parse().map_err(|error: BadNamedToken| bad(&format!("holds what is {error}")))
 }
 
-fn check(file: &File) -> io::Result<()> {
-    let meta = file.metadata()?;
-    let ours = [0, rustix::process::geteuid().as_raw()].contains(&meta.uid());
-    match () {
-        () if !meta.is_file() => Err(io::Error::other("a token file is a plain file")),
-        () if !ours => Err(io::Error::other("it is somebody else's; a token file must be yours")),
-        () if meta.mode() & 0o077 != 0 => {
-            Err(io::Error::other("others can read it; type: chmod 600 on it"))
-        }
-        () => Ok(()),
+fn check_owner(file: &File) -> Result<(), String> {
+    let stat = file.metadata().map_err(|error| format!("cannot be read: {error}"))?;
+    if !stat.is_file() {
+        return Err("is no file".to_owned());
     }
+    if stat.uid() != rustix::process::geteuid().as_raw() && stat.uid() != 0 {
+        return Err(format!("belongs to uid {}, not to you", stat.uid()));
+    }
+    if stat.mode() & 0o077 != 0 {
+        return Err("can be read by others: chmod 600 it, and make a new token".to_owned());
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs::{self, Permissions};
+    use super::*;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
-    use super::*;
+    fn token() -> Token {
+        Token::from_random([7; 32])
+    }
+
+    fn file(text: &str, mode: u32) -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+        (dir, path)
+    }
 
     #[test]
-    fn a22_a_token_file_that_others_can_read_is_refused() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let path = dir.path().join("token");
-        let token = Token::from_random([7; 32]);
-        let read = |path: &Path| TokenSource::File(path.to_owned()).token();
-        fs::write(&path, format!("{}\n", token.to_text())).expect("written");
-        for mode in [0o644, 0o640, 0o604, 0o660, 0o602] {
-            fs::set_permissions(&path, Permissions::from_mode(mode)).expect("mode");
-            assert!(read(&path).is_err_and(|e| e.to_string().contains("chmod 600")), "{mode:o}");
+    fn a_token_may_have_a_name() {
+        let secret = token().to_text();
+        let named: NamedToken = format!(" laptop:{secret}\n").parse().unwrap();
+        assert_eq!((named.name.as_str(), named.token), ("laptop", token()));
+        assert_eq!(secret.parse::<NamedToken>().unwrap().name, "");
+        for bad in ["", ":", "laptop:", "laptop", "-x:T", "a b:T", ":T", "a:b:T", "T:T", "Tx"] {
+            let text = bad.replace('T', &secret);
+            assert_eq!(text.parse::<NamedToken>(), Err(BadNamedToken), "{bad}");
         }
-        fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("mode");
-        assert_eq!(read(&path), Ok(token));
+    }
 
+    #[test]
+    fn a22_a_file_that_others_can_read_is_refused() {
+        let text = format!("# for the nas\n\nlaptop:{}\n", token().to_text());
+        for mode in [0o600, 0o400] {
+            let (_dir, path) = file(&text, mode);
+            assert_eq!(read_token_file(&path).unwrap().name, "laptop");
+        }
+        for mode in [0o644, 0o640, 0o604, 0o620, 0o610] {
+            let (_dir, path) = file(&text, mode);
+            let error = read_token_file(&path).unwrap_err();
+            assert!(error.contains("chmod 600"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a22_a_file_that_holds_no_token_is_refused_and_not_shown() {
+        let two = format!("a:{0}\nb:{0}\n", token().to_text());
+        for (text, why) in [
+            ("", "is empty"),
+            ("# only this\n", "is empty"),
+            ("hunter2\n", "not a token"),
+            (two.as_str(), "more than one"),
+        ] {
+            let (_dir, path) = file(text, 0o600);
+            let error = read_token_file(&path).unwrap_err();
+            assert!(error.contains(why) && !error.contains("hunter2"), "{error}");
+        }
+        let (dir, path) = file("", 0o600);
+        assert!(read_token_file(dir.path()).unwrap_err().contains("is no file"));
+        assert!(read_token_file(&path.join("x")).unwrap_err().contains("cannot be opened"));
+    }
+
+    #[test]
+    fn a_symbolic_link_counts_as_what_it_leads_to() {
+        let (dir, path) = file(&token().to_text(), 0o644);
         let link = dir.path().join("link");
-        symlink(&path, &link).expect("a link");
-        assert!(read(&link).is_err_and(|e| e.to_string().contains("symbolic link")));
-        assert!(read(dir.path()).is_err());
-        fs::write(&path, "").expect("written");
-        assert!(read(&path).is_err_and(|e| e.to_string().contains("not a token")));
+        symlink(&path, &link).unwrap();
+        read_token_file(&link).unwrap_err();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+        read_token_file(&link).unwrap();
     }
 }

@@ -113,17 +113,14 @@ impl DirectPath {
         Ok((dialer.join(channel)?, dialer))
     }
 
-    /// Tries it while the session runs over ssh already, and adds what comes of it.
-    pub fn start_beside(self, joined: Joined, session: Session) -> Growth {
-        Growth::start(session, move || {
-            let reached = self.reach(&joined).inspect_err(|error| {
-                let port = joined.offer.port;
-                tracing::info!("content goes through ssh: port {port} of {}: {error}", self.host);
-            });
-            let (first, dialer) = reached?;
-            tracing::info!("content goes past ssh, to {} over TLS", dialer.server);
-            Ok(prepared(Some(first), dialer, &joined))
-        })
+    /// Tries it while the session runs over ssh already: the first connection, and how more are
+    /// opened.
+    ///
+    /// # Errors
+    /// As [`DirectPath::reach`].
+    pub fn prepare(&self, joined: &Joined) -> io::Result<Prepared> {
+        let (first, dialer) = self.reach(joined)?;
+        Ok(prepared(Some(first), dialer, joined))
     }
 
     /// For `--via direct`: the first connection before the session begins. [`grow_from`] opens the
@@ -277,7 +274,7 @@ mod tests {
         (joined.limit, joined.typed) = (5, true);
         let inlet = Inlet::new();
         let session = Session { connections: inlet.connections(), counters: Arc::default() };
-        let growth = path.start_beside(joined, session.clone());
+        let growth = Growth::start(session.clone(), move || path.prepare(&joined));
         (0..5).for_each(|_| assert_eq!(soon(&heard), attach()));
         drop(growth);
 

@@ -261,7 +261,8 @@ mod tests {
                 let hello = decode_exact(&read(&mut theirs)).unwrap();
                 server(&mut theirs, hello);
             });
-            let greeted = greet(&mut ours, &Offer { hello: &Hello::ours(4), credential, direct: None });
+            let greeted =
+                greet(&mut ours, &Offer { hello: &Hello::ours(4), credential, direct: None });
             drop(ours);
             greeted
         })

@@ -32,8 +32,7 @@ pub(super) fn open(
     let failed = |reason: String| CliError::Connect { server: server.to_string(), reason };
     let first = dial(server).map_err(&failed)?;
     let mut patient = UntilThen { stream: &first, end: Instant::now() + PATIENCE };
-    let Opened { reply, early } =
-        greet(&mut patient, purpose, offer, protocol).map_err(&failed)?;
+    let Opened { reply, early } = greet(&mut patient, purpose, offer, protocol).map_err(&failed)?;
     let wanted = reply.agreed.as_ref().map_or(connections, |a| a.connections.min(connections));
     let mut streams = vec![first];
     for _ in 1..wanted {

@@ -1,5 +1,5 @@
-//! How a server is reached: [`loopback`] by TCP on this machine, [`ssh`] by the system's ssh,
-//! [`tls`] beyond this machine, and [`direct`] past ssh.
+//! How a server is reached: `loopback` by TCP on this machine, [`ssh`] by the system's ssh,
+//! [`tls`] beyond this machine, and [`direct`] past ssh. `reach` chooses among them.
 //!
 //! [`greeting`] is HELLO and its answers, [`plain`] the greeting where a version 1 server may be;
 //! [`ramp`] and [`grow`] bring more connections while a session runs.
@@ -14,16 +14,16 @@ pub mod known_servers;
 mod loopback;
 mod plain;
 pub mod ramp;
+mod reach;
 pub mod ssh;
 #[cfg(test)]
 mod testing;
 pub mod tls;
-pub mod token;
 
 use std::time::Duration;
 
-pub use loopback::{Session, open};
 pub use plain::Purpose;
+pub use reach::{Reach, Running, Session, open};
 
 /// How long connecting and each answer of the greeting may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);

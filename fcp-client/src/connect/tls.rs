@@ -17,7 +17,7 @@ use super::address::{self, Family};
 use super::channel::{Channel, Dialer};
 use super::greeting::{Credential, GreetError, Offer, Welcome, greet};
 use super::known_servers::{KnownServers, KnownServersError, ServerName, Verdict};
-use super::token::NamedToken;
+use crate::config::NamedToken;
 use crate::error::CliError;
 
 /// What is needed to reach a server.
@@ -71,8 +71,7 @@ fn open_until(
     let any = client_config(&identity, ServerPin::Any).map_err(|e| failed(e.to_string()))?;
     let channel = Channel::open(stream, any, end).map_err(|error| failed(tls_help(&error)))?;
     let found = Found { known, name: &name, channel };
-    let (welcome, fingerprint, channel) =
-        found.prove(options.hello, token).map_err(&failed)?;
+    let (welcome, fingerprint, channel) = found.prove(options.hello, token).map_err(&failed)?;
     let config = client_config(&identity, ServerPin::Exactly(fingerprint));
     let config = config.map_err(|error| failed(error.to_string()))?;
     let idle = Duration::from_secs(welcome.agreed.idle_secs.into());

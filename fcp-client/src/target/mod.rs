@@ -3,6 +3,7 @@
 mod host;
 mod url;
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 pub use host::{AuthorityError, Part};
@@ -20,6 +21,51 @@ pub enum Target {
     Fcp(FcpTarget),
     /// A path on a host behind ssh: `[user@]host:path` or `ssh://[user@]host[:port]/path`.
     Ssh(SshTarget),
+}
+
+/// What a path that is not here is reached through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Server {
+    /// A running fcpd.
+    Fcp {
+        /// A name or an address, without brackets.
+        host: String,
+        /// Where it listens.
+        port: u16,
+    },
+    /// sshd.
+    Ssh {
+        /// Whom to log in as; `None` leaves it to ssh.
+        user: Option<String>,
+        /// A name of ssh's config, a host name or an address.
+        host: String,
+        /// Where sshd listens; `None` leaves it to ssh.
+        port: Option<u16>,
+    },
+}
+
+impl Server {
+    /// The name by which the config knows it.
+    pub fn host(&self) -> &str {
+        match self {
+            Server::Fcp { host, .. } | Server::Ssh { host, .. } => host,
+        }
+    }
+}
+
+/// As in an operand, without the path.
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bracketed = |host: &str| match host.contains(':') {
+            true => format!("[{host}]"),
+            false => host.to_owned(),
+        };
+        match self {
+            Server::Fcp { host, port } => write!(f, "{}:{port}", bracketed(host)),
+            Server::Ssh { user: Some(user), host, .. } => write!(f, "{user}@{}", bracketed(host)),
+            Server::Ssh { user: None, host, .. } => f.write_str(&bracketed(host)),
+        }
+    }
 }
 
 /// A path below a running fcpd.
@@ -131,6 +177,20 @@ impl Target {
         matches!(self, Target::Local(_))
     }
 
+    /// The server and the path there, of what is not local.
+    pub fn remote(&self) -> Option<(Server, &[u8])> {
+        match self {
+            Target::Local(_) => None,
+            Target::Fcp(FcpTarget { host, port, path }) => {
+                Some((Server::Fcp { host: host.clone(), port: *port }, path))
+            }
+            Target::Ssh(SshTarget { user, host, port, path }) => {
+                let (user, host) = (user.clone(), host.clone());
+                Some((Server::Ssh { user, host, port: *port }, path))
+            }
+        }
+    }
+
     /// Whether both are reached in the same way at the same place, as far as their spelling tells.
     pub fn same_server(&self, other: &Target) -> bool {
         match (self, other) {
@@ -146,11 +206,7 @@ impl FcpTarget {
     /// The address of a server on this machine: 127.0.0.0/8, ::1 and localhost, without asking
     /// anybody what a name means.
     pub fn loopback(&self) -> Option<SocketAddr> {
-        if self.host.eq_ignore_ascii_case("localhost") {
-            return Some(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), self.port));
-        }
-        let ip = self.host.parse::<IpAddr>().ok()?.to_canonical();
-        ip.is_loopback().then(|| SocketAddr::new(ip, self.port))
+        loopback(&self.host, self.port)
     }
 
     /// Whether both are the same server, as far as their spelling tells.
@@ -160,6 +216,15 @@ impl FcpTarget {
                 || self.host.eq_ignore_ascii_case(&other.host)
                 || self.loopback().is_some_and(|address| other.loopback() == Some(address)))
     }
+}
+
+/// The address that `host` has on this machine, if it can have no other.
+pub(crate) fn loopback(host: &str, port: u16) -> Option<SocketAddr> {
+    if host.eq_ignore_ascii_case("localhost") {
+        return Some(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port));
+    }
+    let ip = host.parse::<IpAddr>().ok()?.to_canonical();
+    ip.is_loopback().then(|| SocketAddr::new(ip, port))
 }
 
 impl SshTarget {

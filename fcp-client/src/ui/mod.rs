@@ -17,6 +17,13 @@ pub fn error(text: &str) {
     let _ = writeln!(io::stderr(), "fcp: {text}");
 }
 
+/// Tells with `-v` which way is taken, and why.
+pub(crate) fn way(verbose: u8, text: std::fmt::Arguments<'_>) {
+    if verbose > 0 {
+        error(&text.to_string());
+    }
+}
+
 /// Whether stdout took less than it was given, though its reader had not gone away.
 static OUTPUT_FAILED: AtomicBool = AtomicBool::new(false);
 

@@ -1,6 +1,8 @@
 //! A server in this process on port 0, and a peer that speaks in frames.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part of this")]
 
+pub mod push;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -18,6 +20,7 @@ use fcp_proto::{Flag, SessionId, frame};
 use fcpd::config::{Config, Limits};
 use fcpd::server;
 use fcpd::shutdown::Shutdown;
+use fcpd::tls::Listener;
 
 /// How long a test waits for what must happen.
 pub const SOON: Duration = Duration::from_secs(5);
@@ -40,8 +43,18 @@ impl Daemon {
     }
 
     pub fn on(listener: TcpListener, home: &Path, limits: Limits) -> Daemon {
-        let config = Config { connections: 128, home: home.to_owned(), umask: 0o022, limits };
         let addr = listener.local_addr().unwrap();
+        Daemon::serve(listener.into(), addr, home, limits)
+    }
+
+    pub fn serve(listener: Listener, addr: SocketAddr, home: &Path, limits: Limits) -> Daemon {
+        let config = Config {
+            connections: 128,
+            home: home.to_owned(),
+            settings_dir: Some(home.join(".config/fcp")),
+            umask: 0o022,
+            limits,
+        };
         let shutdown = Shutdown::new();
         let told = shutdown.clone();
         let thread = std::thread::spawn(move || {
@@ -89,18 +102,19 @@ impl Peer {
         assert_eq!(self.frame(), None);
         assert!(start.elapsed() < limit);
     }
+}
 
+impl<S: Read + Write> Peer<S> {
     /// Greets and takes the session id.
     pub fn greet(&mut self) -> (SessionId, Agreed) {
         self.send(&opening(Some(Hello::ours(128))));
         let reply = self.reply(Flag::SID);
         (reply.sid, reply.agreed.expect("version 2"))
     }
-}
 
-impl<S: Read + Write> Peer<S> {
     pub fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap();
+        self.stream.flush().unwrap();
     }
 
     /// The next frame; `None` once the connection is closed or reset.

@@ -23,6 +23,9 @@ use super::stdio::duplex;
 
 /// Logins under way at a time: sshd drops some of those beyond 10 (MaxStartups), ours and others'.
 const AT_ONCE: usize = 2;
+/// Further channels of one connection: sshd allows 10 sessions (MaxSessions), and a master complains
+/// to the user about each that is refused.
+const MAX_CHANNELS: usize = 9;
 /// How long a login that nobody is asked about may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -44,13 +47,16 @@ pub struct Further {
     idle: Duration,
     /// A login of its own was refused once.
     channels_only: AtomicBool,
+    /// Channels that were asked for.
+    channels: AtomicUsize,
 }
 
 impl Further {
     pub(super) fn new(route: Arc<Route>, way: Way, sid: SessionId, idle: Duration) -> Further {
         // A tunnel cannot tell a refused login from a slow one, so it takes what is sure.
         let sure = matches!(way, Way::Tunnel(_)) && route.master().is_some();
-        Further { route, way, sid, idle, channels_only: AtomicBool::new(sure) }
+        let (channels_only, channels) = (AtomicBool::new(sure), AtomicUsize::new(0));
+        Further { route, way, sid, idle, channels_only, channels }
     }
 
     /// Opens one connection. Blocks for as long as a login takes.
@@ -61,18 +67,19 @@ impl Further {
         if !self.route.options.is_openssh() {
             return Err(io::Error::other("only OpenSSH can be told to ask nobody"));
         }
-        let master = self.route.master().map(Login::Channel);
-        if let (Some(channel), true) = (master, self.channels_only.load(Ordering::Relaxed)) {
-            return self.attach(channel);
+        let Some(master) = self.route.master() else {
+            // Perhaps a channel of the user's master.
+            let shared = self.route.is_shared_by_user();
+            return if shared { self.channel(Login::Quiet) } else { self.attach(Login::Quiet) };
+        };
+        if self.channels_only.load(Ordering::Relaxed) {
+            return self.channel(Login::Channel(master));
         }
-        match (self.attach(Login::Quiet), master) {
-            (Err(error), Some(channel)) => {
-                tracing::info!("no further login ({error}), but perhaps a channel of the first");
-                self.channels_only.store(true, Ordering::Relaxed);
-                self.attach(channel)
-            }
-            (done, _) => done,
-        }
+        self.attach(Login::Quiet).or_else(|error| {
+            tracing::info!("no further login ({error}), but perhaps a channel of the first");
+            self.channels_only.store(true, Ordering::Relaxed);
+            self.channel(Login::Channel(master))
+        })
     }
 
     /// Opens up to `count` connections, two at a time, and gives each to the session as it comes.
@@ -97,6 +104,14 @@ impl Further {
         };
         std::thread::scope(|scope| (0..AT_ONCE.min(count)).for_each(|_| drop(scope.spawn(work))));
         opened.into_inner()
+    }
+
+    /// Attaches by a login that shares a connection with others.
+    fn channel(&self, login: Login<'_>) -> io::Result<Duplex> {
+        if self.channels.fetch_add(1, Ordering::Relaxed) >= MAX_CHANNELS {
+            return Err(io::Error::other("as many channels as sshd allows"));
+        }
+        self.attach(login)
     }
 
     fn attach(&self, login: Login<'_>) -> io::Result<Duplex> {

@@ -4,7 +4,6 @@
 
 mod pump;
 
-use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -14,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use fcp_proto::packet::{Message, Outcome, Request, Sequenced, Summary, WireError};
 use fcp_proto::version::Agreed;
-use fcp_proto::{ConnId, ErrorCode, escape_text};
+use fcp_proto::{ErrorCode, escape_text};
 
 use super::conn::Duplex;
 use super::report::{Counters, EntryReport, Report};
@@ -204,12 +203,13 @@ impl Hub {
             self.started.store(relay.is_started(), Ordering::Release);
             frames
         };
-        self.put_all(frames.unwrap_or_default());
-    }
-
-    fn put_all(&self, frames: BTreeMap<ConnId, Vec<u8>>) {
+        let Some(frames) = frames else { return };
         for (conn, frames) in frames {
             self.put(conn.0 as usize, Side::Sink, &frames);
+        }
+        // It was kept for the REQUEST alone.
+        if let Some(first) = self.pairs.first().filter(|pair| !pair.alive.load(Ordering::Acquire)) {
+            (first.sink.close)();
         }
     }
 
@@ -237,15 +237,18 @@ impl Hub {
         }
         // Before the closing, which others take for the other side's loss.
         let left = self.living.fetch_sub(1, Ordering::AcqRel) - 1;
-        let first = pair == 0 && !self.started.load(Ordering::Acquire);
+        // The sink takes its REQUEST over its first connection only.
+        let needed = pair == 0 && !self.started.load(Ordering::Acquire);
         if !self.is_over() {
             tracing::info!("connection {pair} of the {} is gone ({why}), {left} left", name(side));
-            if left == 0 || first {
+            if left == 0 || (needed && side == Side::Sink) {
                 self.fail(Some(side), SessionError::Lost(why.to_owned()));
             }
         }
         (ends.source.close)();
-        (ends.sink.close)();
+        if !needed || self.is_over() {
+            (ends.sink.close)();
+        }
         if left == 0 {
             let _ = self.control.send(Control::Over);
         } else {
