@@ -15,7 +15,7 @@ use crate::token::command::TokenCommand;
 /// The port that clients try when none is named.
 pub const PORT: u16 = 7523;
 
-/// The fcp server. It serves the user that runs it, and nobody else.
+/// The fcp server. It serves the user that runs it and, with --tls, holders of tokens.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "fcpd", version, args_conflicts_with_subcommands = true)]
 pub struct Args {

@@ -442,11 +442,11 @@ fn the_root_is_all_that_a_token_opens() {
     }
     // An absolute path is below the root, too.
     let mut peer = server.in_with("laptop");
-    peer.send(&push_frames("/absolute"));
+    peer.send(&push_frames("/fcpd-logins-test"));
     finish_push(&mut peer);
-    assert!(server.root.join("absolute/greeting").exists());
+    assert!(server.root.join("fcpd-logins-test/greeting").exists());
     assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0);
-    assert!(!Path::new("/absolute").exists());
+    assert!(!Path::new("/fcpd-logins-test").exists());
 }
 
 #[test]

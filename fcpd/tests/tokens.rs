@@ -44,10 +44,11 @@ fn a_token_is_added_listed_and_revoked() {
     let home = tempfile::tempdir().unwrap();
     let root = home.path().to_str().unwrap();
     let added = stdout(run(home.path(), &["token", "add", "laptop", "--root", root]));
-    added.parse::<Token>().unwrap();
+    let secret = added.strip_prefix("laptop:").unwrap().trim();
+    secret.parse::<Token>().unwrap();
     let store = home.path().join(".config/fcp/tokens.json");
     assert_eq!(fs::metadata(&store).unwrap().mode() & 0o777, 0o600);
-    assert!(!fs::read_to_string(&store).unwrap().contains(added.trim()));
+    assert!(!fs::read_to_string(&store).unwrap().contains(secret));
     assert!(stdout(run(home.path(), &["token", "list"])).starts_with("laptop "));
     let again = failure(run(home.path(), &["token", "add", "laptop", "--root", root]));
     assert!(again.contains("revoke"), "{again}");

@@ -16,7 +16,7 @@ use super::store::{Entry, Store, StoreError};
 /// What to do with the tokens that clients come with over TLS.
 #[derive(Clone, Debug, Subcommand)]
 pub enum TokenCommand {
-    /// Make a token, and print it: this is the only time that it is seen
+    /// Make a token, and print it with its name: this is the only time that it is seen
     Add {
         /// What to call it: letters, digits, dots, dashes and underscores
         #[arg(value_parser = name)]
@@ -111,7 +111,7 @@ fn add(
 ) -> Result<(), String> {
     let Entry { name, root, read_only, expires, .. } = entry.clone();
     store.add(entry).map_err(text)?;
-    if let Err(error) = writeln!(out, "{}", token.to_text()).and_then(|()| out.flush()) {
+    if let Err(error) = writeln!(out, "{name}:{}", token.to_text()).and_then(|()| out.flush()) {
         // Nobody has seen it, so nobody can ever use it.
         let _ = store.revoke(&name);
         return Err(format!("cannot print the token, which was not added: {error}"));
@@ -120,7 +120,7 @@ fn add(
     let until = expires.map_or_else(|| "it is revoked".to_owned(), |time| time.to_string());
     let _ = writeln!(
         notes,
-        "This is token '{name}', and the only time that it is shown. Until {until} its holder may \
+        "This line is token '{name}', and the only time that it is shown. Until {until} its holder may \
          {may} below {}.\nOn the client put it into a file that only its user can read (chmod 600), \
          and name that with --token-file,\nor as 'token' of this host in ~/.config/fcp/config.toml.",
         shown(&root)
@@ -197,8 +197,9 @@ mod tests {
     fn a_token_is_alone_on_stdout_and_checks_against_what_is_stored() {
         let command = command();
         let (out, notes) = command.add("laptop", command.dir.path()).unwrap();
-        let token: Token = out.parse().unwrap();
-        assert_eq!(out, token.to_text() + "\n");
+        // As clients read it: they have to name the token that they prove.
+        let token: Token = out.strip_prefix("laptop:").unwrap().parse().unwrap();
+        assert_eq!(out, format!("laptop:{}\n", token.to_text()));
         assert!(notes.contains("--token-file") && !notes.contains(&out), "{notes}");
         let stored = &Store::in_dir(command.dir.path()).read().unwrap()[0];
         assert_eq!(stored.verifier, token.verifier());

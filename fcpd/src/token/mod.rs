@@ -1,6 +1,6 @@
 //! Tokens: who may come over TLS and through tunnels, and what they may touch.
 //!
-//! A client's token is kept in a [`store`] as what checks it, never as itself; `fcpd token`
+//! A client's token is kept in a [`Store`] as what checks it, never as itself; `fcpd token`
 //! ([`command`]) writes the store, and [`live::Tokens`] is how a running server follows it. The
 //! [`local`] token is for whoever reaches loopback through a tunnel inside ssh, and lies where only
 //! our user can read it.
