@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use fcp_tests::process::run;
@@ -156,9 +156,22 @@ fn options_and_identities_are_handed_to_ssh() {
 fn another_program_may_stand_in_for_ssh() {
     let Some(world) = World::new() else { return };
     let log = world.path("asked");
-    let text = format!("echo \"$@\" >> '{}'\nexec ssh \"$@\"", log.display());
-    let wrapper = script(&world, "my-ssh", &text);
-    world.assert_works(&["-e", wrapper.to_str().unwrap(), "--via", "stdio"]);
-    assert!(fs::read_to_string(&log).unwrap().contains("fcpd"));
-    assert!(Path::new(&log).exists());
+    // A program of another name is only told user, host and command, as by rsync.
+    let config = world.ssh_config.display();
+    let other = script(
+        &world,
+        "my-way",
+        &format!("echo \"$@\" >> '{}'\nexec ssh -F '{config}' \"$@\"", log.display()),
+    );
+    world.assert_works(&["-e", other.to_str().unwrap(), "--via", "stdio"]);
+    let asked = fs::read_to_string(&log).unwrap();
+    assert!(asked.contains("fcptest") && asked.contains("fcpd --stdio"), "{asked}");
+    // One of its name gets all that ssh gets, wherever it is.
+    fs::create_dir(world.path("bin")).unwrap();
+    let same =
+        script(&world, "bin/ssh", &format!("echo \"$@\" >> '{}'\nexec ssh \"$@\"", log.display()));
+    fs::write(&log, "").unwrap();
+    world.assert_works(&["-e", same.to_str().unwrap(), "--via", "stdio"]);
+    let asked = fs::read_to_string(&log).unwrap();
+    assert!(asked.contains("-F") && asked.contains("fcpd --stdio"), "{asked}");
 }

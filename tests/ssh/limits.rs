@@ -23,7 +23,10 @@ fn assert_works_with_few(options: Options<'_>) {
     let args = [&STDIO[..], &["-j", "8"]].concat();
     let told = ended(&mut world.push(&args, &src, world.path("there")));
     told.assert_success();
-    assert!(told.stderr.is_empty(), "a refused connection is not worth a word: {told:?}");
+    // A master of ssh complains itself about a channel that sshd refuses.
+    let text = told.stderr_text();
+    let ours = text.lines().filter(|line| !line.starts_with("channel "));
+    assert_eq!(ours.count(), 0, "a refused connection is not worth a word: {text}");
     assert_same_file(&src, &world.path("there"));
     ended(&mut world.pull(&args, &src, &world.path("back"))).assert_success();
     assert_same_file(&src, &world.path("back"));

@@ -165,7 +165,7 @@ fn hosts_and_users_that_a_shell_or_ssh_would_obey_are_refused() {
     let file = world.file("file", 10);
     let pwned = world.path("pwned");
     let operands = [
-        format!("-oProxyCommand=touch {}:x", pwned.display()),
+        "-oProxyCommand=touch pwned:x".into(),
         "-v:x".into(),
         "-lroot@fcptest:x".into(),
         "ssh://-oProxyCommand=x/y".into(),
