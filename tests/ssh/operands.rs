@@ -165,16 +165,16 @@ fn hosts_and_users_that_a_shell_or_ssh_would_obey_are_refused() {
     let file = world.file("file", 10);
     let pwned = world.path("pwned");
     let operands = [
-        "-oProxyCommand=touch pwned:x".into(),
-        "-v:x".into(),
-        "-lroot@fcptest:x".into(),
-        "ssh://-oProxyCommand=x/y".into(),
-        "a;touch pwned@fcptest:x".into(),
-        "$(touch pwned)@fcptest:x".into(),
-        "`touch pwned`:x".into(),
-        "fcptest|touch pwned:x".into(),
-        "fcptest\ntouch pwned:x".into(),
-        "user'@fcptest:x".into(),
+        "-oProxyCommand=touch pwned:x",
+        "-v:x",
+        "-lroot@fcptest:x",
+        "ssh://-oProxyCommand=x/y",
+        "a;touch pwned@fcptest:x",
+        "$(touch pwned)@fcptest:x",
+        "`touch pwned`:x",
+        "fcptest|touch pwned:x",
+        "fcptest\ntouch pwned:x",
+        "user'@fcptest:x",
     ];
     for operand in operands {
         for args in [["push", "--"], ["push", "-v"]] {
@@ -182,7 +182,7 @@ fn hosts_and_users_that_a_shell_or_ssh_would_obey_are_refused() {
                 continue;
             }
             let mut command = world.fcp(&args);
-            command.arg(&file).arg(&operand).current_dir(world.dir.path());
+            command.arg(&file).arg(operand).current_dir(world.dir.path());
             let told = ended(&mut command);
             assert_eq!(told.code(), Some(1), "{operand:?}: {told:?}");
             assert!(!told.stderr.contains(&0x1b), "{told:?}");
