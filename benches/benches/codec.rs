@@ -78,7 +78,7 @@ fn scheduling(c: &mut Criterion) {
             (0..1000).for_each(|i| schedule.want(FileId(i), 0..4096));
             let mut conn = 0;
             while let Some(block) = schedule.next(ConnId(conn % 4), Duration::ZERO) {
-                schedule.handle_written(block.file, block.offset);
+                schedule.handle_written(block.file, block.offset, Duration::ZERO);
                 conn += 1;
             }
         });

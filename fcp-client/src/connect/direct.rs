@@ -6,6 +6,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use fcp_common::engine::Duplex;
@@ -15,7 +16,7 @@ use fcp_proto::{Fingerprint, SessionId};
 
 use super::address::{self, Family};
 use super::channel::{Channel, Dialer};
-use super::grow::{Growth, Prepared, Session};
+use super::grow::{self, Early, Growth, Prepared, Session};
 use super::ramp::{PathKind, Ramp};
 
 /// How long the first connection may take while ssh could carry the content.
@@ -113,14 +114,32 @@ impl DirectPath {
         Ok((dialer.join(channel)?, dialer))
     }
 
-    /// Tries it while the session runs over ssh already: the first connection, and how more are
-    /// opened.
+    /// Tries it while the session runs over ssh already: the first connection, others at the same
+    /// time if the `guess` at the round trip calls for them, and how more are opened.
     ///
     /// # Errors
     /// As [`DirectPath::reach`].
-    pub fn prepare(&self, joined: &Joined) -> io::Result<Prepared> {
+    pub fn prepare(self: &Arc<Self>, joined: &Joined, guess: Duration) -> io::Result<Prepared> {
+        let early = self.reach_more(joined, guess);
         let (first, dialer) = self.reach(joined)?;
-        Ok(prepared(Some(first), dialer, joined))
+        Ok(Prepared { early: Some(early), ..prepared(Some(first), dialer, joined) })
+    }
+
+    /// One after the other they would take twice as many round trips.
+    fn reach_more(self: &Arc<Self>, joined: &Joined, guess: Duration) -> Early {
+        let ramp = Ramp::new(PathKind::Direct, guess, joined.limit, joined.typed);
+        let count = ramp.initial().saturating_sub(1);
+        let (give, come) = mpsc::channel();
+        for _ in 0..count {
+            let (path, joined, give) = (Arc::clone(self), *joined, give.clone());
+            grow::spawn("fcp-dial", move || {
+                // The first one tells why it cannot be; with the session over, nobody listens.
+                if let Ok((duplex, _)) = path.reach(&joined) {
+                    let _ = give.send(duplex);
+                }
+            });
+        }
+        Early { count, come }
     }
 
     /// For `--via direct`: the first connection before the session begins. [`grow_from`] opens the
@@ -147,7 +166,7 @@ pub fn grow_from(dialer: Dialer, joined: &Joined, session: Session) -> Growth {
 
 fn prepared(first: Option<Duplex>, dialer: Dialer, joined: &Joined) -> Prepared {
     let ramp = Ramp::new(PathKind::Direct, dialer.rtt(), joined.limit, joined.typed);
-    Prepared { ramp, first, dial: Arc::new(move || dialer.dial()) }
+    Prepared { ramp, first, early: None, dial: Arc::new(move || dialer.dial()) }
 }
 
 /// How long the connection over ssh leaves content to direct ones that may come
@@ -274,7 +293,8 @@ mod tests {
         (joined.limit, joined.typed) = (5, true);
         let inlet = Inlet::new();
         let session = Session { connections: inlet.connections(), counters: Arc::default() };
-        let growth = Growth::start(session.clone(), move || path.prepare(&joined));
+        let path = Arc::new(path);
+        let growth = Growth::start(session.clone(), move || path.prepare(&joined, Duration::ZERO));
         (0..5).for_each(|_| assert_eq!(soon(&heard), attach()));
         drop(growth);
 

@@ -34,8 +34,18 @@ pub struct Prepared {
     pub ramp: Ramp,
     /// That first connection, when the session does not have it yet.
     pub first: Option<Duplex>,
+    /// Further ones that are being opened already.
+    pub early: Option<Early>,
     /// Opens one; called from several threads at once.
     pub dial: Dial,
+}
+
+/// Connections that are on their way.
+pub struct Early {
+    /// How many were tried.
+    pub count: u16,
+    /// Those that come about; it ends with the last.
+    pub come: Receiver<Duplex>,
 }
 
 /// Opens no more connections once it is dropped; keep it while the session runs.
@@ -67,12 +77,13 @@ impl Growth {
         let is_over = Arc::new(AtomicBool::new(false));
         let growth = Growth { is_over: Arc::clone(&is_over), news: news.clone() };
         spawn("fcp-grow", move || {
-            let Ok(Prepared { ramp, first, dial }) = prepare() else { return };
+            let Ok(Prepared { ramp, first, early, dial }) = prepare() else { return };
             // The first one is there, or is about to be.
             let alive = Arc::new(AtomicU16::new(1));
             let thread = Thread { session, ramp, dial, alive, is_over, news };
             first.into_iter().for_each(|first| thread.add(first));
-            thread.run(&inbox);
+            let begun = early.map_or(0, |early| thread.take(early));
+            thread.run(begun, &inbox);
         });
         growth
     }
@@ -95,9 +106,9 @@ struct Thread {
 }
 
 impl Thread {
-    fn run(mut self, inbox: &Receiver<News>) {
+    fn run(mut self, begun: u16, inbox: &Receiver<News>) {
         let started = Instant::now();
-        self.open(self.ramp.initial().saturating_sub(1));
+        self.open(self.ramp.initial().saturating_sub(1).saturating_sub(begun));
         while !self.ramp.is_over() {
             match inbox.recv_timeout(SAMPLE) {
                 Ok(News::Over) | Err(mpsc::RecvTimeoutError::Disconnected) => return,
@@ -119,6 +130,20 @@ impl Thread {
             tracing::debug!("{alive} connections, {bytes} bytes so far: opening {more} more");
             self.open(more);
         }
+    }
+
+    /// Adds connections as they come; answers how many may.
+    fn take(&self, early: Early) -> u16 {
+        let (alive, is_over) = (Arc::clone(&self.alive), Arc::clone(&self.is_over));
+        let connections = self.session.connections.clone();
+        spawn("fcp-dial", move || {
+            for duplex in early.come {
+                if !is_over.load(Ordering::Acquire) {
+                    connections.add(duplex.with_guard(Alive::new(Arc::clone(&alive))));
+                }
+            }
+        });
+        early.count
     }
 
     /// Adds a connection that counts already.
@@ -160,7 +185,8 @@ impl Drop for Alive {
     }
 }
 
-fn spawn(name: &str, run: impl FnOnce() + Send + 'static) {
+/// Runs on a thread that nobody waits for.
+pub(super) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) {
     let builder = std::thread::Builder::new().name(name.to_owned()).stack_size(STACK);
     if let Err(error) = builder.spawn(run) {
         tracing::info!("no more connections: cannot start a thread: {error}");
@@ -179,7 +205,10 @@ mod tests {
     fn start(ramp: Ramp, inlet: &Inlet, dial: Dial) -> (Growth, Arc<Counters>) {
         let session = Session { connections: inlet.connections(), counters: Arc::default() };
         let counters = Arc::clone(&session.counters);
-        (Growth::start(session, move || Ok(Prepared { ramp, first: None, dial })), counters)
+        (
+            Growth::start(session, move || Ok(Prepared { ramp, first: None, early: None, dial })),
+            counters,
+        )
     }
 
     fn wait_for(count: &AtomicU16, wanted: u16) {

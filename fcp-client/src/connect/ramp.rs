@@ -14,6 +14,10 @@ const SHORT: Duration = Duration::from_millis(2);
 const ON_SHORT: u16 = 2;
 /// What a longer path begins with: together they fill it sooner than one in slow start.
 const AT_FIRST: u16 = 4;
+/// Where slow start takes longer than a second to fill 1 Gbit/s with one connection.
+const FAR: Duration = Duration::from_millis(20);
+/// What such a path begins with: each brings an initial window of its own.
+const AT_FIRST_FAR: u16 = 12;
 /// The most that nobody asked for.
 const MOST: u16 = 16;
 /// The same over ssh, where each is a login, of which a host takes ten at once (MaxStartups).
@@ -176,7 +180,8 @@ fn first_of(kind: PathKind, rtt: Duration, typed: bool) -> u16 {
         _ if typed => u16::MAX,
         PathKind::Loopback => ON_SHORT,
         PathKind::Direct if rtt < SHORT => ON_SHORT,
-        PathKind::Direct => AT_FIRST,
+        PathKind::Direct if rtt < FAR => AT_FIRST,
+        PathKind::Direct => AT_FIRST_FAR,
     }
 }
 

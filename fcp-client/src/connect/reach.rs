@@ -158,8 +158,9 @@ impl Reach<'_> {
         let limit = limit.min(session.agreed.connections);
         let ramp = Ramp::new(PathKind::Direct, dialer.rtt(), limit, typed);
         let dial: grow::Dial = Arc::new(move || dialer.dial());
-        let more: More =
-            Box::new(|to| Growth::start(to, move || Ok(Prepared { ramp, first: None, dial })));
+        let more: More = Box::new(|to| {
+            Growth::start(to, move || Ok(Prepared { ramp, first: None, early: None, dial }))
+        });
         let (agreed, conns) = (Some(session.agreed), vec![session.first]);
         Ok(Session { agreed, conns, more: Some(more), ssh: None })
     }
@@ -287,8 +288,9 @@ impl Reach<'_> {
         let (host, verbose) = (place.host.clone(), self.verbose);
         let ramp = self.ssh_ramp(ssh, place, joined.limit);
         let further = Arc::clone(&ssh.further);
+        let (path, guess) = (Arc::new(path), self.round_trip(ssh, place));
         Box::new(move |to| {
-            Growth::start(to, move || match path.prepare(&joined) {
+            Growth::start(to, move || match path.prepare(&joined, guess) {
                 Ok(prepared) => {
                     ui::way(verbose, format_args!("{host}: content goes past ssh, over TLS"));
                     Ok(prepared)
@@ -301,7 +303,7 @@ impl Reach<'_> {
                     );
                     ui::way(verbose, text);
                     let dial: grow::Dial = Arc::new(move || further.open());
-                    Ok(Prepared { ramp, first: None, dial })
+                    Ok(Prepared { ramp, first: None, early: None, dial })
                 }
             })
         })
@@ -312,7 +314,9 @@ impl Reach<'_> {
         let ramp = self.ssh_ramp(ssh, place, agreed);
         let further = Arc::clone(&ssh.further);
         let dial: grow::Dial = Arc::new(move || further.open());
-        Box::new(|to| Growth::start(to, move || Ok(Prepared { ramp, first: None, dial })))
+        Box::new(|to| {
+            Growth::start(to, move || Ok(Prepared { ramp, first: None, early: None, dial }))
+        })
     }
 
     fn ssh_ramp(&self, ssh: &SshSession, place: &Place, agreed: u16) -> Ramp {

@@ -11,8 +11,11 @@ use fcp_proto::{ConnId, FileId};
 
 use crate::range_set::RangeSet;
 
-/// How long a block may be in flight before a connection that has nothing else to do repeats it.
+/// How long a block may be in flight at least before a connection that has nothing else to do
+/// repeats it.
 const REPEAT_AFTER: Duration = Duration::from_secs(1);
+/// And how many times as long as blocks use to take: on a long path a block waits in buffers.
+const REPEAT_TIMES: u32 = 4;
 
 /// Wanted blocks in the order they were wanted, and blocks in flight.
 #[derive(Debug, Default)]
@@ -28,6 +31,8 @@ pub struct Schedule {
     /// No block is in flight since before this: spares walks of them all, as the oldest only gets
     /// younger.
     oldest: Cell<Duration>,
+    /// How long blocks use to be in flight: smoothed as TCP smooths its round trip (RFC 6298).
+    usual: Duration,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -72,7 +77,11 @@ impl Schedule {
     }
 
     /// The receiver has the block that begins at `offset`.
-    pub fn handle_written(&mut self, file: FileId, offset: u64) {
+    pub fn handle_written(&mut self, file: FileId, offset: u64, now: Duration) {
+        if let Some(flight) = self.in_flight.get(&(file, offset)) {
+            let took = now.saturating_sub(flight.since);
+            self.usual = if self.usual.is_zero() { took } else { (self.usual * 7 + took) / 8 };
+        }
         self.land(file, offset);
         // It had arrived when its connection was lost: it need not go again.
         if let Some(set) = self.wanted.get_mut(&file).filter(|set| !set.is_empty()) {
@@ -141,12 +150,13 @@ impl Schedule {
         if self.suspect.contains(&conn) || self.per_conn.get(&conn).is_some_and(|n| *n > 0) {
             return None;
         }
-        if now.saturating_sub(self.oldest.get()) < REPEAT_AFTER {
+        let patience = REPEAT_AFTER.max(self.usual * REPEAT_TIMES);
+        if now.saturating_sub(self.oldest.get()) < patience {
             return None;
         }
         let (key, flight) = self.in_flight.iter().min_by_key(|(_, f)| f.since)?;
         self.oldest.set(flight.since);
-        let overdue = flight.conn != conn && now.saturating_sub(flight.since) >= REPEAT_AFTER;
+        let overdue = flight.conn != conn && now.saturating_sub(flight.since) >= patience;
         overdue.then_some(Block { file: key.0, offset: key.1, len: flight.len })
     }
 
@@ -193,11 +203,21 @@ mod tests {
         let slow = s.next(A, T0).unwrap();
         let quick = s.next(B, T0).unwrap();
         assert_eq!(s.next(B, REPEAT_AFTER), None, "B has not finished its own yet");
-        s.handle_written(F, quick.offset);
+        s.handle_written(F, quick.offset, T0);
         assert_eq!(s.next(B, T0), None, "not overdue yet");
         assert_eq!(s.next(B, REPEAT_AFTER), Some(slow));
-        s.handle_written(F, slow.offset);
+        s.handle_written(F, slow.offset, T0);
         assert_eq!(s.next(B, 9 * REPEAT_AFTER), None);
+    }
+
+    #[test]
+    fn w23_where_blocks_take_long_a_slow_one_is_not_repeated_soon() {
+        let mut s = Schedule::default();
+        s.want(F, 0..2 * BLOCK);
+        let (slow, usual) = (s.next(A, T0).unwrap(), s.next(B, T0).unwrap());
+        s.handle_written(F, usual.offset, REPEAT_AFTER);
+        assert_eq!(s.next(B, 3 * REPEAT_AFTER), None);
+        assert_eq!(s.next(B, 4 * REPEAT_AFTER), Some(slow));
     }
 
     #[test]
@@ -216,10 +236,10 @@ mod tests {
         s.want(F, 0..2 * BLOCK);
         let (first, second) = (s.next(A, T0).unwrap(), s.next(A, T0).unwrap());
         s.handle_conn_lost(A);
-        s.handle_written(F, first.offset);
+        s.handle_written(F, first.offset, T0);
         assert_eq!((s.next(B, T0), s.next(B, T0)), (Some(second), None));
         s.handle_conn_lost(B);
-        s.handle_written(F, second.offset);
+        s.handle_written(F, second.offset, T0);
         assert!(!s.has_fresh());
     }
 

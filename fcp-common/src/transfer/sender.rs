@@ -233,7 +233,7 @@ impl<S: Clone> Sender<S> {
     ) -> Result<(), Violation> {
         self.link.handle_message(m, len, now)?;
         while let Some(message) = self.link.poll_message() {
-            self.handle_in_order(message)?;
+            self.handle_in_order(message, now)?;
         }
         Ok(())
     }
@@ -380,7 +380,7 @@ impl<S: Clone> Sender<S> {
         }
     }
 
-    fn handle_in_order(&mut self, message: Message) -> Result<(), Violation> {
+    fn handle_in_order(&mut self, message: Message, now: Duration) -> Result<(), Violation> {
         if self.closed.is_some() {
             return Err(Violation::Unexpected {
                 got: message.flag(),
@@ -389,7 +389,9 @@ impl<S: Clone> Sender<S> {
         }
         match message {
             Message::Want(wants) => wants.into_iter().try_for_each(|w| self.handle_want(w)),
-            Message::Written(list) => list.into_iter().try_for_each(|w| self.handle_written(w)),
+            Message::Written(list) => {
+                list.into_iter().try_for_each(|w| self.handle_written(w, now))
+            }
             Message::Results(list) => list.into_iter().try_for_each(|r| self.handle_result(r)),
             Message::DigestsWanted(ids) => ids.into_iter().try_for_each(|id| self.ask_hash(id)),
             Message::Close(summary) if self.finish_sent && self.closed.is_none() => {
@@ -437,11 +439,11 @@ impl<S: Clone> Sender<S> {
         Ok(())
     }
 
-    fn handle_written(&mut self, written: Written) -> Result<(), Violation> {
+    fn handle_written(&mut self, written: Written, now: Duration) -> Result<(), Violation> {
         if !written.offset.is_multiple_of(BLOCK) {
             return Err(Violation::rule(Flag::WRITTEN, "names no block"));
         }
-        self.schedule.handle_written(written.file, written.offset);
+        self.schedule.handle_written(written.file, written.offset, now);
         Ok(())
     }
 
