@@ -1,6 +1,6 @@
 //! What a connection may touch, and what the paths of its requests mean.
 //!
-//! Every path of a request goes through [`Scope::typed`] and is opened through [`Scope::base`].
+//! Every path of a request goes through `Scope::typed` and is opened through [`Scope::base`].
 
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};

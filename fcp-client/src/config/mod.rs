@@ -2,7 +2,7 @@
 //!
 //! A setting comes from the first of these that has it: an option, the environment, the user's
 //! file, the system's file, fcp itself. [`Files`] is what was read, [`resolve`] decides without
-//! looking anywhere else, [`show`] tells what came out.
+//! looking anywhere else, `show` tells what came out.
 
 mod file;
 mod layer;

@@ -1,7 +1,7 @@
 //! How a server is reached: `loopback` by TCP on this machine, [`ssh`] by the system's ssh,
 //! [`tls`] beyond this machine, and [`direct`] past ssh. `reach` chooses among them.
 //!
-//! [`greeting`] is HELLO and its answers, [`plain`] the greeting where a version 1 server may be;
+//! [`greeting`] is HELLO and its answers, `plain` the greeting where a version 1 server may be;
 //! [`ramp`] and [`grow`] bring more connections while a session runs.
 //! Everything here blocks; a session is opened before there is anything else to do.
 

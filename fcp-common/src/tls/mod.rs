@@ -3,8 +3,8 @@
 //! No authorities, names or dates: a certificate is a key in an envelope, pinned by its SHA-256.
 //! Sessions are never resumed, so every connection has proven its keys itself.
 //!
-//! [`identity`] is who this end is, [`pin`] whom it accepts, [`handshake`] brings both together on
-//! a connection, [`stream`] makes a [`Duplex`](crate::engine::Duplex) of it, [`tune()`] prepares its
+//! `identity` is who this end is, `pin` whom it accepts, `handshake` brings both together on
+//! a connection, `stream` makes a [`Duplex`](crate::engine::Duplex) of it, [`tune()`] prepares its
 //! socket for long paths.
 
 mod handshake;

@@ -1,9 +1,9 @@
 //! Hosts that the system's ssh reaches: it knows the user's ssh_config, keys, agents and proxies.
 //!
-//! [`stdio`] and [`tunnel`] open a session, [`further`] adds connections to it. Below them:
-//! [`route`] is one host and its logins, [`probe`] what ssh would do there, [`command`] what it is
-//! told, [`child`] a running ssh and [`pipes`] its two ends, [`master`] where it may share a login,
-//! [`preamble`] where fcpd begins to speak, [`diagnosis`] why it did not.
+//! [`stdio`] and [`tunnel`] open a session, `further` adds connections to it. Below them:
+//! `route` is one host and its logins, `probe` what ssh would do there, `command` what it is
+//! told, `child` a running ssh and `pipes` its two ends, `master` where it may share a login,
+//! `preamble` where fcpd begins to speak, `diagnosis` why it did not.
 
 mod child;
 mod command;
