@@ -20,8 +20,9 @@ fn ssh(sshd: &Sshd, user: &str, remote: &str) -> Finished {
 #[test]
 fn a_server_lets_its_user_in_and_has_the_program_in_its_path() {
     let Some(sshd) = Sshd::start(Options::with_fcpd("/bin/echo")) else { return };
-    let finished = ssh(&sshd, sshd.user(), "fcpd found");
-    assert_eq!(finished.assert_success().stdout, b"found\n");
+    let finished = ssh(&sshd, sshd.user(), "fcpd found $HOME");
+    let home = sshd.path("own-home");
+    assert_eq!(finished.assert_success().stdout_text(), format!("found {}\n", home.display()));
     assert_eq!((sshd.logins(), sshd.sessions()), (1, 1), "{}", sshd.log());
 }
 

@@ -237,7 +237,7 @@ fn sshd_program() -> Option<PathBuf> {
 /// Keys, the directory of authorized keys, and the one that holds `fcpd`.
 fn lay_out(dir: &Path, fcpd: Option<&Path>) {
     fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
-    for name in ["keys", "bin", "home"] {
+    for name in ["keys", "bin", "home", "own-home"] {
         fs::create_dir(dir.join(name)).unwrap();
     }
     for name in ["host_key", "client_key"] {
@@ -273,8 +273,7 @@ fn sshd_config(dir: &Path, address: SocketAddr, marker: &str, options: &Options<
         "ListenAddress {}\nPort {}\nHostKey {dir}/host_key\nAuthorizedKeysFile {dir}/keys/%u\n\
          UsePAM no\nStrictModes no\nPermitUserEnvironment HOME\nPidFile none\nPermitRootLogin prohibit-password\n\
          PasswordAuthentication no\nKbdInteractiveAuthentication no\nPrintMotd no\n\
-         Subsystem sftp internal-sftp\nLogLevel VERBOSE\nUseDNS no\n\
-         SetEnv PATH={dir}/bin:/usr/local/bin:/usr/bin:/bin {MARKER}={marker}\n",
+         Subsystem sftp internal-sftp\nLogLevel VERBOSE\nUseDNS no\n",
         address.ip(),
         address.port(),
     )
@@ -283,7 +282,13 @@ fn sshd_config(dir: &Path, address: SocketAddr, marker: &str, options: &Options<
         // Tests fail to log in on purpose, and all come from one address.
         text.push_str("PerSourcePenalties no\n");
     }
-    text + &options.after + "\n"
+    // The first SetEnv counts. Our own user's start-up files and settings stay out of the test:
+    // they may take long, and a killed session may leave their locks behind.
+    let env = format!("SetEnv PATH={dir}/bin:/usr/local/bin:/usr/bin:/bin {MARKER}={marker}");
+    let after = &options.after;
+    write!(text, "Match User fcpt*\n{env}\nMatch all\n{env} HOME={dir}/own-home\n{after}\n")
+        .unwrap();
+    text
 }
 
 /// OpenSSH 9.8 and later lock out who failed often; earlier ones do not know the keyword.

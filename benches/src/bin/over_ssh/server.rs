@@ -130,7 +130,10 @@ impl Drop for Server {
 }
 
 fn lay_out(dir: &Path, bin_dir: &Path) -> io::Result<()> {
-    fs::create_dir_all(dir.join("bin"))?;
+    // A home of its own: what stands in a user's start-up files is no cost of a tool.
+    for name in ["bin", "home"] {
+        fs::create_dir_all(dir.join(name))?;
+    }
     fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
     symlink(std::path::absolute(bin_dir)?.join("fcpd"), dir.join("bin/fcpd"))?;
     if rustix::process::getuid().is_root() {
@@ -155,7 +158,7 @@ fn write_configs(dir: &Path, place: &Place, port: u16) -> io::Result<()> {
     let server = format!(
         "ListenAddress {address}\nPort {port}\nHostKey {at}/host_key\nUsePAM no\nStrictModes no\n\
          AuthorizedKeysFile {at}/authorized_keys\nPidFile none\nUseDNS no\nPrintMotd no\n\
-         Subsystem sftp internal-sftp\nSetEnv PATH={at}/bin:/usr/local/bin:/usr/bin:/bin\n"
+         Subsystem sftp internal-sftp\nSetEnv PATH={at}/bin:/usr/local/bin:/usr/bin:/bin HOME={at}/home\n"
     );
     fs::write(dir.join("sshd_config"), server)?;
     let client = format!(
