@@ -200,7 +200,7 @@ mod tests {
     use fcp_common::engine::Inlet;
     use std::net::{TcpListener, TcpStream};
 
-    const FAR: Duration = Duration::from_millis(50);
+    const FAR: Duration = Duration::from_millis(15);
 
     fn start(ramp: Ramp, inlet: &Inlet, dial: Dial) -> (Growth, Arc<Counters>) {
         let session = Session { connections: inlet.connections(), counters: Arc::default() };

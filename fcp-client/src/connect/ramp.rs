@@ -235,10 +235,10 @@ mod tests {
         for (name, path, kind, ends_with) in [
             // Four windows of 256 KiB per 100 ms are 10 MB/s: far from the link.
             ("long and thin windows", path(gigabit, 256 << 10, 100), PathKind::Direct, 16),
-            // Four fill it, which only the step to eight can tell.
-            ("long and wide windows", path(gigabit, 8 << 20, 100), PathKind::Direct, 8),
-            ("a thin link", path(2_000_000, 1 << 20, 20), PathKind::Direct, 8),
-            ("hardly anything to send", path(100_000, 1 << 20, 20), PathKind::Direct, 4),
+            // Twelve fill it, which only the step to sixteen can tell.
+            ("long and wide windows", path(gigabit, 8 << 20, 100), PathKind::Direct, 16),
+            ("a thin link", path(2_000_000, 1 << 20, 19), PathKind::Direct, 8),
+            ("hardly anything to send", path(100_000, 1 << 20, 19), PathKind::Direct, 4),
             ("a satellite", path(gigabit, 256 << 10, 600), PathKind::Direct, 16),
             ("next door", path(gigabit * 10, 1 << 20, 1), PathKind::Direct, 2),
             ("ssh next door", path(gigabit, 2 << 20, 1), SSH, 1),
@@ -286,7 +286,7 @@ mod tests {
 
     #[test]
     fn nothing_is_measured_while_connections_come_up() {
-        let mut ramp = Ramp::new(PathKind::Direct, ms(50), 128, false);
+        let mut ramp = Ramp::new(PathKind::Direct, ms(10), 128, false);
         for tick in 0..100 {
             assert_eq!(ramp.handle_sample(ms(tick * 250), tick << 30, 3), Step::Stay);
         }

@@ -16,6 +16,8 @@ use crate::range_set::RangeSet;
 const REPEAT_AFTER: Duration = Duration::from_secs(1);
 /// And how many times as long as blocks use to take: on a long path a block waits in buffers.
 const REPEAT_TIMES: u32 = 4;
+/// But no longer than this, or blocks that crawl would make their own slowness the usual.
+const REPEAT_AT_LAST: Duration = Duration::from_secs(3);
 
 /// Wanted blocks in the order they were wanted, and blocks in flight.
 #[derive(Debug, Default)]
@@ -150,7 +152,7 @@ impl Schedule {
         if self.suspect.contains(&conn) || self.per_conn.get(&conn).is_some_and(|n| *n > 0) {
             return None;
         }
-        let patience = REPEAT_AFTER.max(self.usual * REPEAT_TIMES);
+        let patience = (self.usual * REPEAT_TIMES).clamp(REPEAT_AFTER, REPEAT_AT_LAST);
         if now.saturating_sub(self.oldest.get()) < patience {
             return None;
         }
@@ -216,8 +218,8 @@ mod tests {
         s.want(F, 0..2 * BLOCK);
         let (slow, usual) = (s.next(A, T0).unwrap(), s.next(B, T0).unwrap());
         s.handle_written(F, usual.offset, REPEAT_AFTER);
-        assert_eq!(s.next(B, 3 * REPEAT_AFTER), None);
-        assert_eq!(s.next(B, 4 * REPEAT_AFTER), Some(slow));
+        assert_eq!(s.next(B, 2 * REPEAT_AFTER), None);
+        assert_eq!(s.next(B, REPEAT_AT_LAST), Some(slow));
     }
 
     #[test]
