@@ -87,6 +87,9 @@ pub struct Limits {
     pub first_frame: Duration,
     /// How long the REQUEST may take.
     pub request: Duration,
+    /// The same of who logged in over ssh: their client may be asking its user for the password of
+    /// another host, which this one is to be copied to.
+    pub request_of_login: Duration,
     /// Sessions of one identity.
     pub sessions_per_uid: usize,
     /// Sessions.
@@ -105,6 +108,7 @@ impl Default for Limits {
             waiting: 256,
             first_frame: Duration::from_secs(10),
             request: Duration::from_secs(10),
+            request_of_login: Duration::from_secs(600),
             sessions_per_uid: 16,
             sessions: 256,
             drain: Duration::from_secs(60),

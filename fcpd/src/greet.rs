@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use crate::handshake::{read_payload, refuse};
-use crate::identity::Peer;
+use crate::identity::{Identity, Peer};
 use crate::request::{self, Start};
 use crate::server::Server;
 use crate::sessions::{Join, Permit, Registration};
@@ -85,7 +85,11 @@ impl Opened {
         let has_direct = extra.direct.is_some();
         let reply = Reply { sid, agreed: Some(agreed.clone()), extra };
         let asked = Instant::now();
-        match first_exchange(server, &mut transport, flag, reply).await {
+        let limit = match &peer.identity {
+            Identity::Login => server.config.limits.request_of_login,
+            _ => server.config.limits.request,
+        };
+        match first_exchange(server, &mut transport, flag, reply, limit).await {
             Ok(request) => {
                 let hold = has_direct.then(|| (3 * asked.elapsed()).clamp(HOLD.0, HOLD.1));
                 let start = Start { sid, peer, request, agreed, transport, permit, inlet, hold };
@@ -93,7 +97,12 @@ impl Opened {
             }
             Err(why) => {
                 let who = &peer.identity;
-                server.refusals.log("request", format_args!("session {sid} of {who}: {why}"));
+                let text = format!("session {sid} of {who}: {why}");
+                match who {
+                    // The user sees this log, and what the client says of it.
+                    Identity::Login => tracing::info!("{text}"),
+                    _ => server.refusals.log("request", &text),
+                }
                 if let Some(code) = why.code() {
                     refuse(transport, &WireError::new(code, why.to_string())).await;
                 }
@@ -108,11 +117,12 @@ async fn first_exchange(
     transport: &mut Transport,
     flag: Flag,
     reply: Reply,
+    limit: Duration,
 ) -> Result<Request, NoRequest> {
     tokio::select! {
         biased;
         () = server.shutdown.draining() => Err(NoRequest::Ending),
-        read = timeout(server.config.limits.request, answer_and_read(transport, flag, reply)) => {
+        read = timeout(limit, answer_and_read(transport, flag, reply)) => {
             read.unwrap_or(Err(NoRequest::Late))
         }
     }

@@ -109,7 +109,7 @@ struct ConfigArgs {
 #[derive(clap::Args)]
 struct Operands {
     /// Sources, then the destination
-    #[arg(required = true, num_args = 2.., value_name = "SRC... DST")]
+    #[arg(required = true, num_args = 1.., value_name = "SRC... DST")]
     paths: Vec<OsString>,
     #[command(flatten)]
     options: TransferOptions,
@@ -216,6 +216,8 @@ mod tests {
         );
         assert_eq!(parsed("fcp -vj 4 push a b").options.connections, Some(4));
         assert_eq!(parsed("fcp a push").command, Command::Copy(paths(&["a", "push"])));
+        assert_eq!(parsed("fcp push a -v b -j 2").command, Command::Push(paths(&["a", "b"])));
+        assert_eq!(parsed("fcp a b -n c").command, Command::Copy(paths(&["a", "b", "c"])));
         assert_eq!(parsed("fcp --exclude push a b").command, Command::Copy(paths(&["a", "b"])));
         assert_eq!(parsed("fcp -- push b").command, Command::Copy(paths(&["push", "b"])));
     }

@@ -63,9 +63,9 @@ impl Direction {
             (None, _) | (Some(_), Direction::Local) => Ok(()),
             (Some(wanted), is) if wanted == is => Ok(()),
             (Some(Direction::Push), _) => {
-                usage("push sends local files; type: fcp push SRC... fcp://HOST/DST")
+                usage("push sends local files; type: fcp push SRC... HOST:DST")
             }
-            _ => usage("pull fetches from a server; type: fcp pull fcp://HOST/SRC... DST"),
+            _ => usage("pull fetches from a server; type: fcp pull HOST:SRC... DST"),
         }
     }
 }
@@ -76,7 +76,10 @@ fn understand(operands: &[OsString]) -> Result<(Vec<Target>, Target), CliError> 
     let destination = targets.pop();
     match destination {
         Some(destination) if !targets.is_empty() => Ok((targets, destination)),
-        _ => Err(CliError::Usage("type: fcp SRC... DST".to_owned())),
+        _ => Err(CliError::Usage(
+            "a source and a destination are needed; type: fcp [OPTIONS] SRC... DST (see fcp --help)"
+                .to_owned(),
+        )),
     }
 }
 
@@ -87,5 +90,14 @@ fn understand_one(operand: &[u8]) -> Result<Target, CliError> {
         }
         _ => CliError::Usage(error.to_string()),
     })?;
+    if let (Target::Local(path), [letter, b':', ..]) = (&target, operand)
+        && letter.is_ascii_alphabetic()
+    {
+        let (shown, host) = (fcp_proto::escape(path), char::from(*letter));
+        crate::ui::error(&format!(
+            "{shown} is taken for a local path, with a drive's letter; a host of that name is \
+             ssh://{host}/..."
+        ));
+    }
     Ok(target)
 }

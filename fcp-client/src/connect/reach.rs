@@ -17,7 +17,7 @@ use super::ssh::{self, HostFacts, Place, SshOptions, SshSession, tunnel};
 use super::tls;
 use super::{PATIENCE, loopback};
 use crate::cli::{Direct, Family, Via};
-use crate::config::Resolved;
+use crate::config::{Resolved, Source};
 use crate::error::CliError;
 use crate::target::{self, Server};
 use crate::ui;
@@ -113,18 +113,28 @@ impl Reach<'_> {
     fn open(&self, server: &Server, purpose: &Purpose) -> Result<Session, CliError> {
         match server {
             Server::Fcp { host, port } => match target::loopback(host, *port) {
-                Some(address) => {
+                Some(address) if !self.has_token() => {
                     let protocol = self.config.protocol.value;
                     let hello = self.hello(self.connections().unwrap_or(ON_LOOPBACK));
                     let (agreed, conns) = loopback::open(address, purpose, &hello, protocol)?;
                     Ok(Session { agreed, conns, more: None, ssh: None })
                 }
-                None => self.tls(host, *port),
+                _ => self.tls(host, *port),
             },
             Server::Ssh { user, host, port } => {
                 let place = Place { user: user.clone(), host: host.clone(), port: *port };
                 self.ssh(&place, purpose)
             }
+        }
+    }
+
+    /// Whether somebody named a token for just this server, which is for TLS only; one for all
+    /// servers says nothing about those of this machine.
+    fn has_token(&self) -> bool {
+        match &self.config.token.source {
+            Source::Flag(_) | Source::Env(_) => self.config.token.value.is_some(),
+            Source::File { section, .. } => !section.contains("defaults"),
+            Source::Default => false,
         }
     }
 
@@ -183,11 +193,15 @@ impl Reach<'_> {
                 Err(failed("--via direct, and direct = \"never\": one of them must give way"))
             }
             Via::Direct => self.stdio(place, Wanted::Must),
-            Via::Auto if self.config.direct.value == Direct::Auto && self.terms.is_none() => {
-                self.stdio(place, Wanted::IfPossible)
-            }
+            Via::Auto if self.may_go_past_ssh() => self.stdio(place, Wanted::IfPossible),
             Via::Auto | Via::Stdio => self.stdio(place, Wanted::Never),
         }
+    }
+
+    /// Where ssh is to compress, content must go through it.
+    fn may_go_past_ssh(&self) -> bool {
+        let c = self.config;
+        c.direct.value == Direct::Auto && self.terms.is_none() && !c.compress
     }
 
     fn tunnel(&self, place: &Place, purpose: &Purpose) -> Result<Session, CliError> {
@@ -277,6 +291,7 @@ impl Reach<'_> {
             _ if asked => "the host offers no data port",
             Wanted::Never if self.config.via.value == Via::Stdio => "--via stdio says",
             Wanted::Never if self.terms.is_some() => "it is relayed",
+            Wanted::Never if self.config.compress => "ssh is to compress it",
             Wanted::Never => "direct = \"never\" says",
             _ if ssh.facts().is_some_and(|facts| facts.has_proxy) => "ssh goes through a proxy",
             _ => "ssh does not tell the host's address",

@@ -109,7 +109,10 @@ impl Found<'_> {
     /// A file that cannot be written is no reason to stop: the server proved itself by the token.
     fn pin(&self, shown: Fingerprint) -> Result<(), String> {
         match self.known.pin(self.name, shown) {
-            Ok(()) => tracing::info!("pinned the key of {}: {shown}", self.name),
+            Ok(()) => crate::ui::error(&format!(
+                "{} is known from now on by its key {shown}; compare: fcpd fingerprint",
+                self.name
+            )),
             Err(error @ KnownServersError::File { .. }) => tracing::warn!("{error}"),
             Err(error) => return Err(error.to_string()),
         }

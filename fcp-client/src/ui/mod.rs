@@ -63,10 +63,30 @@ pub fn usage(error: &clap::Error) -> ExitCode {
         | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             "a source and a destination are needed"
         }
+        ErrorKind::UnknownArgument | ErrorKind::ValueValidation => match hint(&text) {
+            Some(hint) => hint,
+            None => first,
+        },
         _ => first,
     };
     self::error(&format!("{what}; type: fcp [OPTIONS] SRC... DST (see fcp --help)"));
     ExitStatus::Usage.into()
+}
+
+/// What to do about options that people have in their fingers.
+fn hint(text: &str) -> Option<&'static str> {
+    const HINTS: [(&str, &str); 9] = [
+        ("'--progress'", "--progress is on by default on a terminal"),
+        ("'--partial'", "--partial is always on: the next run goes on where this one ended"),
+        ("'--rsync-path'", "--rsync-path is --remote-fcpd here"),
+        ("'--delete", "--delete is not there yet"),
+        ("'--bwlimit'", "--bwlimit is not there yet"),
+        ("'-u'", "-u is not there yet"),
+        ("'-L'", "-L is not there yet: links are kept as links"),
+        ("'-H'", "-H is not there yet: hard links become files of their own"),
+        ("for '-P <PORT>'", "-P is ssh's port, as in scp; what rsync's -P stands for is always on"),
+    ];
+    HINTS.into_iter().find(|(option, _)| text.contains(option)).map(|(_, hint)| hint)
 }
 
 /// Logs to stderr: warnings, and more with each `-v` beyond the first.

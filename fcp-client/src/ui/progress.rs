@@ -58,6 +58,10 @@ fn draw(bar: &ProgressBar, counters: &Counters, stop: &AtomicBool) {
         bar.set_style(style);
     }
     std::thread::park_timeout(PATIENCE);
+    // Until something is known of the transfer, ssh may be asking the user on this terminal.
+    while !stop.load(Relaxed) && counters.total_entries.load(Relaxed) == 0 {
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
     while !stop.load(Relaxed) {
         let (done, all) =
             (counters.done_entries.load(Relaxed), counters.total_entries.load(Relaxed));

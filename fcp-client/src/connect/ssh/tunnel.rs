@@ -168,7 +168,14 @@ fn connect(route: &Route, port: u16) -> Result<(Pipes, Arc<Child>), CliError> {
 
 fn explain(error: &GreetError, child: &Child, port: u16) -> String {
     let status = child.wait_until(Instant::now() + Duration::from_millis(100));
-    refused(status.and_then(|s| s.code()), port).unwrap_or_else(|| error.to_string())
+    let ssh = refused(status.and_then(|s| s.code()), port);
+    ssh.unwrap_or_else(|| match error {
+        GreetError::Refused(_) => format!(
+            "the fcpd on port {port} there does not know the token in ~/{TOKEN_FILE} of your login; \
+             it runs with another home or config directory, or is not yours"
+        ),
+        _ => error.to_string(),
+    })
 }
 
 /// What it means that ssh itself ended.
