@@ -110,7 +110,7 @@ impl Found<'_> {
     fn pin(&self, shown: Fingerprint) -> Result<(), String> {
         match self.known.pin(self.name, shown) {
             Ok(()) => tracing::info!("pinned the key of {}: {shown}", self.name),
-            Err(error @ KnownServersError::File { .. }) => tracing::warn!("{error}"),
+            Err(error @ KnownServersError::File(_)) => tracing::warn!("{error}"),
             Err(error) => return Err(error.to_string()),
         }
         Ok(())

@@ -154,16 +154,23 @@ fn a_directory_for_sockets_is_real_ours_and_closed() {
 }
 
 #[test]
-fn a_long_log_is_put_aside_and_a_linked_one_refused() {
+fn the_log_is_private_and_follows_no_link() {
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("state/fcpd.log");
-    open_log(&path, 1).unwrap();
+    let path = dir.path().join("fcp/fcpd.log");
+    open_log(&path, 9).unwrap();
     assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
-    fs::write(&path, "long").unwrap();
-    open_log(&path, 1).unwrap();
-    assert_eq!(fs::read(path.with_extension("log.1")).unwrap(), b"long");
     fs::remove_file(&path).unwrap();
     symlink("elsewhere", &path).unwrap();
-    open_log(&path, 1).unwrap_err();
-    assert!(open_log(Path::new("/dev/null"), 1).is_err());
+    open_log(&path, 9).unwrap_err();
+    assert!(!path.with_file_name("elsewhere").exists());
+    open_log(Path::new("/dev/null"), 9).unwrap_err();
+}
+
+#[test]
+fn a_long_log_is_put_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("fcp/fcpd.log");
+    open_log(&path, 9).unwrap().set_len(10).unwrap();
+    assert_eq!(open_log(&path, 9).unwrap().metadata().unwrap().len(), 0);
+    assert_eq!(fs::metadata(path.with_extension("log.1")).unwrap().len(), 10);
 }
