@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
-use fcp_common::private::{self, Contents, Links, Owner, PrivateError, Rule};
+use fcp_common::private::{self, Contents, PrivateError, Rule};
 
 use super::file::{self, Section};
 use super::{ConfigError, MAX_CONNECTIONS, Source, TokenSource, Valued};
@@ -14,13 +14,7 @@ use crate::cli::{CommandLine, Direct, TransferOptions, Via};
 /// What no config file exceeds.
 const MAX_SIZE: u64 = 1 << 20;
 /// Who could write a file that is found by itself could have fcp run commands.
-const RULE: Rule = Rule {
-    links: Links::Followed,
-    owner: Owner::UsOrRoot,
-    forbidden: 0o002,
-    safe_dir: false,
-    max: MAX_SIZE,
-};
+const RULE: Rule = Rule::given(0o002, MAX_SIZE);
 const SYSTEM_FILE: &str = "/etc/fcp/config.toml";
 
 /// Declares a struct of settings, each of which may be unset, and how one layer covers another.

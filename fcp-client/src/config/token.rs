@@ -8,17 +8,12 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use fcp_common::auth::Token;
-use fcp_common::private::{self, Links, Owner, PrivateError, Rule, shown};
+use fcp_common::private::{self, PrivateError, Rule, shown};
 use fcp_proto::auth::check_token_name;
 
 /// A link may lead to it, as where secrets are mounted, and root may have put it there.
-const RULE: Rule = Rule {
-    links: Links::Followed,
-    owner: Owner::UsOrRoot,
-    safe_dir: false,
-    // More than a token with a comment of some length.
-    ..Rule::secret(16 << 10)
-};
+/// The size is more than a token with a comment of some length.
+const RULE: Rule = Rule::given(0o077, 16 << 10);
 
 /// A token and the name under which its server knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,18 +10,11 @@ use std::fmt;
 use std::net::Ipv6Addr;
 use std::path::PathBuf;
 
-use fcp_common::private::{self, Links, Owner, PrivateError, Rule};
+use fcp_common::private::{self, PrivateError, Rule};
 use fcp_proto::auth::Fingerprint;
 
-/// Others may read it: it has no secrets.
-const RULE: Rule = Rule {
-    links: Links::Followed,
-    owner: Owner::UsOrRoot,
-    forbidden: 0o022,
-    safe_dir: false,
-    // More than anybody's pins.
-    max: 1 << 20,
-};
+/// Others may read it: it has no secrets. The size is more than anybody's pins.
+const RULE: Rule = Rule::given(0o022, 1 << 20);
 /// What a new file begins with.
 const HEADER: &str =
     "# The keys of fcp:// servers, each pinned on first use: host:port SHA256:hex\n";

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::process::geteuid;
 
 use super::error::{Fault, PrivateError};
-use super::read::{Owner, foreign, is_owner};
+use super::read::{foreign, is_ours};
 
 /// Where sockets may be, best first: `fcp` in `xdg_runtime_dir` and in its usual place, and one in
 /// `/tmp`. Each is to be checked with [`own_dir`] or [`require_own_dir`].
@@ -40,7 +40,7 @@ pub fn own_dir(dir: &Path) -> Result<(), PrivateError> {
 /// It is not, or is not there.
 pub fn require_own_dir(dir: &Path) -> Result<(), PrivateError> {
     let stat = fs::symlink_metadata(dir).map_err(PrivateError::io(dir, "read"))?;
-    if stat.is_dir() && is_owner(stat.uid(), Owner::Us) && stat.mode() & 0o777 == 0o700 {
+    if stat.is_dir() && is_ours(&stat, false) && stat.mode() & 0o777 == 0o700 {
         return Ok(());
     }
     Err(PrivateError::new(dir, Fault::NotOwnDir))
@@ -72,7 +72,7 @@ pub(super) fn make(dir: &Path) -> Result<(), PrivateError> {
 pub(super) fn require_safe(dir: &Path) -> Result<(), PrivateError> {
     let stat = fs::metadata(dir).map_err(PrivateError::io(dir, "read"))?;
     let fault = match stat.mode() & 0o777 {
-        _ if !is_owner(stat.uid(), Owner::UsOrRoot) => foreign(&stat),
+        _ if !is_ours(&stat, true) => foreign(&stat),
         mode if mode & 0o022 != 0 => Fault::WritableDir { mode },
         _ => return Ok(()),
     };

@@ -112,9 +112,6 @@ pub fn shown(path: &Path) -> String {
 }
 
 fn size(bytes: u64) -> String {
-    match bytes {
-        _ if bytes >= 1 << 20 => format!("{} MiB", bytes >> 20),
-        _ if bytes >= 1 << 10 => format!("{} KiB", bytes >> 10),
-        _ => format!("{bytes} bytes"),
-    }
+    let (kib, mib) = (bytes >> 10, bytes >> 20);
+    if mib > 0 { format!("{mib} MiB") } else { format!("{kib} KiB") }
 }

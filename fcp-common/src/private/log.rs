@@ -8,7 +8,7 @@ use rustix::fs::OFlags;
 
 use super::dir;
 use super::error::{Fault, PrivateError};
-use super::read::{Owner, foreign, is_owner};
+use super::read::{foreign, is_ours};
 
 /// Opens the log `path` for adding to it, after a longer one than `max` bytes was put aside as
 /// `.log.1`. It and its directory are made for our user only if they are missing.
@@ -36,7 +36,7 @@ pub fn open_log(path: &Path, max: u64) -> Result<File, PrivateError> {
 fn require_ours(dir: &Path) -> Result<(), PrivateError> {
     let stat = fs::symlink_metadata(dir).map_err(PrivateError::io(dir, "read"))?;
     let fault = match stat.mode() & 0o777 {
-        _ if !is_owner(stat.uid(), Owner::Us) => foreign(&stat),
+        _ if !is_ours(&stat, false) => foreign(&stat),
         _ if !stat.is_dir() => Fault::Link,
         mode if mode & 0o002 != 0 => Fault::WritableDir { mode },
         _ => return Ok(()),

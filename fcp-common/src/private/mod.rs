@@ -19,6 +19,6 @@ pub use dir::{not_changed_for, own_dir, remove, require_own_dir, runtime_dirs};
 pub use error::{Fault, PrivateError, shown};
 pub use lock::{Locked, lock};
 pub use log::open_log;
-pub use read::{Contents, Links, Owner, Rule, read, read_named, read_text};
+pub use read::{Contents, Rule, read, read_named, read_text};
 pub use stamp::Stamp;
 pub use write::{append, create};

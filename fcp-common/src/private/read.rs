@@ -14,10 +14,9 @@ use super::error::{Fault, PrivateError};
 /// What a file must be for its contents to count. It must be a regular one in any case.
 #[derive(Clone, Copy, Debug)]
 pub struct Rule {
-    /// Whether it may be a link.
-    pub links: Links,
-    /// Whose it may be.
-    pub owner: Owner,
+    /// It is one that we made, where we made it. Otherwise it may be root's, and a link may lead
+    /// to it, as where secrets are mounted and settings kept elsewhere.
+    pub ours: bool,
     /// Permissions that it must not have.
     pub forbidden: u32,
     /// Only root and we may be able to write to its directory.
@@ -26,28 +25,15 @@ pub struct Rule {
     pub max: u64,
 }
 
-/// What is done with a symbolic link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Links {
-    /// It is refused.
-    Refused,
-    /// What it leads to counts, as where secrets are mounted and settings kept elsewhere.
-    Followed,
-}
-
-/// Whose a file may be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Owner {
-    /// Ours.
-    Us,
-    /// Ours, or root's.
-    UsOrRoot,
-}
-
 impl Rule {
     /// For a secret that we put there ourselves.
     pub const fn secret(max: u64) -> Rule {
-        Rule { links: Links::Refused, owner: Owner::Us, forbidden: 0o077, safe_dir: true, max }
+        Rule { ours: true, forbidden: 0o077, safe_dir: true, max }
+    }
+
+    /// For what the user or root put there: nobody else may have any of the permissions `forbidden`.
+    pub const fn given(forbidden: u32, max: u64) -> Rule {
+        Rule { ours: false, forbidden, safe_dir: false, max }
     }
 }
 
@@ -67,15 +53,12 @@ pub struct Contents {
 pub fn read(path: &Path, rule: &Rule) -> Result<Option<Contents>, PrivateError> {
     // A fifo must not keep us waiting for its writer.
     let mut flags = OFlags::NONBLOCK;
-    flags.set(OFlags::NOFOLLOW, rule.links == Links::Refused);
+    flags.set(OFlags::NOFOLLOW, rule.ours);
     match OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path) {
         Ok(file) => contents(&file, path, rule).map(Some),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => {
-            let stat = match rule.links {
-                Links::Refused => path.symlink_metadata(),
-                Links::Followed => path.metadata(),
-            };
+            let stat = if rule.ours { path.symlink_metadata() } else { path.metadata() };
             // Often it is the reason that we cannot open it.
             stat.map_or(Ok(()), |stat| check(path, &stat, rule))?;
             Err(PrivateError::io(path, "opened")(error))
@@ -123,7 +106,7 @@ fn bounded(file: &File, path: &Path, max: u64) -> Result<Contents, PrivateError>
     if bytes.len() as u64 > max {
         return Err(PrivateError::new(path, Fault::TooLong(max)));
     }
-    let is_secret = is_owner(stat.uid(), Owner::UsOrRoot) && stat.mode() & 0o077 == 0;
+    let is_secret = is_ours(&stat, true) && stat.mode() & 0o077 == 0;
     Ok(Contents { bytes, is_secret })
 }
 
@@ -131,18 +114,17 @@ fn check(path: &Path, stat: &Metadata, rule: &Rule) -> Result<(), PrivateError> 
     let fault = match stat.mode() & 0o777 {
         _ if stat.is_symlink() => Fault::Link,
         _ if !stat.is_file() => Fault::NotAFile,
-        _ if !is_owner(stat.uid(), rule.owner) => foreign(stat),
-        mode if mode & rule.forbidden & 0o022 != 0 && rule.forbidden & 0o044 == 0 => {
-            Fault::Writable { mode }
-        }
-        mode if mode & rule.forbidden != 0 => Fault::Open { mode },
-        _ => return Ok(()),
+        _ if !is_ours(stat, !rule.ours) => foreign(stat),
+        mode if mode & rule.forbidden == 0 => return Ok(()),
+        mode if rule.forbidden & 0o044 == 0 => Fault::Writable { mode },
+        mode => Fault::Open { mode },
     };
     Err(PrivateError::new(path, fault))
 }
 
-pub(super) fn is_owner(uid: u32, whose: Owner) -> bool {
-    uid == geteuid().as_raw() || (uid == 0 && whose == Owner::UsOrRoot)
+/// Whether it belongs to us, or, if `or_root`, to root.
+pub(super) fn is_ours(stat: &Metadata, or_root: bool) -> bool {
+    stat.uid() == geteuid().as_raw() || (stat.uid() == 0 && or_root)
 }
 
 pub(super) fn foreign(stat: &Metadata) -> Fault {

@@ -17,13 +17,7 @@ fn refused(path: &Path) -> String {
 }
 
 /// For what its owner may link to, and others may read.
-const SETTINGS: Rule = Rule {
-    links: Links::Followed,
-    owner: Owner::UsOrRoot,
-    forbidden: 0o022,
-    safe_dir: false,
-    max: 9,
-};
+const SETTINGS: Rule = Rule::given(0o022, 9);
 
 #[test]
 fn what_is_written_is_private_and_reads_back() {
