@@ -1,6 +1,6 @@
 //! The directories of the program's own files and sockets.
 
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, Metadata};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -70,10 +70,25 @@ pub(super) fn make(dir: &Path) -> Result<(), PrivateError> {
 /// The directory may be reached through links, as people keep their settings in all kinds of
 /// places; where that ends, only root and we may write.
 pub(super) fn require_safe(dir: &Path) -> Result<(), PrivateError> {
-    let stat = fs::metadata(dir).map_err(PrivateError::io(dir, "read"))?;
+    check(dir, fs::metadata(dir), true, 0o022)
+}
+
+/// The directory itself is ours, and not everybody can write to it.
+pub(super) fn require_ours(dir: &Path) -> Result<(), PrivateError> {
+    check(dir, fs::symlink_metadata(dir), false, 0o002)
+}
+
+fn check(
+    dir: &Path,
+    stat: io::Result<Metadata>,
+    or_root: bool,
+    forbidden: u32,
+) -> Result<(), PrivateError> {
+    let stat = stat.map_err(PrivateError::io(dir, "read"))?;
     let fault = match stat.mode() & 0o777 {
-        _ if !is_ours(&stat, true) => foreign(&stat),
-        mode if mode & 0o022 != 0 => Fault::WritableDir { mode },
+        _ if stat.is_symlink() => Fault::Link,
+        _ if !is_ours(&stat, or_root) => foreign(&stat),
+        mode if mode & forbidden != 0 => Fault::WritableDir { mode },
         _ => return Ok(()),
     };
     Err(PrivateError::new(dir, fault))

@@ -1,8 +1,7 @@
 //! Changing the files of a directory while nobody else does.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, OFlags, flock};
@@ -25,9 +24,8 @@ pub fn lock(dir: &Path) -> Result<Locked, PrivateError> {
     dir::make(dir)?;
     dir::require_safe(dir)?;
     // A file, as a directory cannot be locked over NFS.
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(false).mode(0o600);
-    let file = options.custom_flags(OFlags::NOFOLLOW.bits() as i32).open(dir.join(".lock"));
+    let mut options = write::options(OFlags::NOFOLLOW);
+    let file = options.write(true).create(true).truncate(false).open(dir.join(".lock"));
     let file = file.map_err(PrivateError::io(dir, "written to"))?;
     flock(&file, FlockOperation::LockExclusive).map_err(PrivateError::io(dir, "locked"))?;
     Ok(Locked { dir: dir.to_owned(), _lock: file })

@@ -35,10 +35,9 @@ pub fn append<E: From<PrivateError>>(
 ) -> Result<(), E> {
     dir::make(dir::of(path))?;
     let failed = |error: io::Error| PrivateError::io(path, "written")(error);
-    let mut options = OpenOptions::new();
-    options.read(true).append(true).create(true).mode(0o600);
     // A fifo must not keep us waiting for its other end.
-    let file = options.custom_flags(OFlags::NONBLOCK.bits() as i32).open(path);
+    let mut options = options(OFlags::NONBLOCK);
+    let file = options.read(true).append(true).create(true).open(path);
     let mut file = file.map_err(failed)?;
     flock(&file, FlockOperation::LockExclusive).map_err(|errno| failed(errno.into()))?;
     let added = more(&text(contents(&file, path, rule)?.bytes, path)?)?;
@@ -63,8 +62,15 @@ pub(super) fn put(
     File::open(dir::of(path))?.sync_all()
 }
 
+/// For a file that, if it is made, nobody else can open.
+pub(super) fn options(flags: OFlags) -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.mode(0o600).custom_flags(flags.bits() as i32);
+    options
+}
+
 fn write_new(temp: &Path, contents: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(temp)?;
+    let mut file = options(OFlags::NOFOLLOW).write(true).create_new(true).open(temp)?;
     file.write_all(contents)?;
     file.sync_all()
 }
