@@ -4,8 +4,8 @@
 //! - data: [`range_set`];
 //! - decisions, pure: [`select`], [`transfer`], [`relay`], [`auth`] (the proof of a token), the
 //!   machines of [`version1`], and the format of the [`journal`];
-//! - shells, behind the feature `io`: `fs` (every syscall on a user's files), the journal's file,
-//!   `walk`, `engine` (threads and sockets around the machines), `peer` (who is at the other end),
+//! - shells, behind the feature `io`: `fs` (every syscall on a user's files), `private` (the
+//!   program's own files, such as keys and tokens), the journal's file, `walk`, `engine` (threads and sockets around the machines), `peer` (who is at the other end),
 //!   `tls` (connections with pinned keys; a feature of its own).
 
 pub mod auth;
@@ -18,6 +18,8 @@ pub mod fs;
 pub mod journal;
 #[cfg(feature = "io")]
 pub mod peer;
+#[cfg(feature = "io")]
+pub mod private;
 pub mod range_set;
 pub mod relay;
 pub mod select;

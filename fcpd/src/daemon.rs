@@ -2,7 +2,7 @@
 //!
 //! Whatever goes wrong before then goes to the terminal, as the new process keeps stderr so long.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::process::{Command, ExitCode, Stdio};
@@ -85,8 +85,13 @@ fn say_key(key: Option<Fingerprint>) {
     }
 }
 
+/// What takes the place of a stream that was inherited.
+pub(crate) fn null() -> std::io::Result<File> {
+    OpenOptions::new().read(true).write(true).open("/dev/null")
+}
+
 fn let_go() -> std::io::Result<()> {
-    let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    let null = null()?;
     rustix::stdio::dup2_stdin(&null)?;
     rustix::stdio::dup2_stdout(&null)?;
     rustix::stdio::dup2_stderr(&null)?;

@@ -2,13 +2,12 @@
 
 use std::collections::HashMap;
 use std::fmt::Display;
-use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use fcp_common::private;
 use tracing::level_filters::LevelFilter;
 
 use crate::cli::LogLevel;
@@ -37,7 +36,7 @@ pub(crate) fn init(settings: &Settings) -> Result<(), String> {
         eprintln!("fcpd: nothing is logged: set HOME or XDG_STATE_HOME to have a log");
         return Ok(());
     };
-    let file = open(&path).map_err(|e| format!("cannot log to {}: {e}", shown(&path)))?;
+    let file = private::open_log(&path, MAX_LOG).map_err(|e| format!("cannot log to {e}"))?;
     format.with_writer(Mutex::new(file)).init();
     // There is no terminal that a panic could be seen on.
     std::panic::set_hook(Box::new(|panic| tracing::error!("an error inside fcpd: {panic}")));
@@ -63,10 +62,6 @@ fn system_log() -> Option<PathBuf> {
     rustix::process::geteuid().is_root().then(|| PathBuf::from("/var/log/fcpd.log"))
 }
 
-fn shown(path: &Path) -> String {
-    fcp_proto::escape(path.as_os_str().as_encoded_bytes())
-}
-
 fn level(level: LogLevel) -> LevelFilter {
     match level {
         LogLevel::Error => LevelFilter::ERROR,
@@ -75,31 +70,6 @@ fn level(level: LogLevel) -> LevelFilter {
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
     }
-}
-
-fn open(path: &Path) -> io::Result<File> {
-    if let Some(dir) = path.parent() {
-        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-        require_ours(dir)?;
-    }
-    if fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() > MAX_LOG) {
-        fs::rename(path, path.with_extension("log.1"))?;
-    }
-    let flags = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
-    let file =
-        OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(flags).open(path)?;
-    // A fifo or a device that somebody left there would hold up every line.
-    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("not a regular file")) }
-}
-
-/// Whoever else owns the directory could put another file in the log's place.
-fn require_ours(dir: &Path) -> io::Result<()> {
-    let meta = fs::symlink_metadata(dir)?;
-    let ours = meta.uid() == rustix::process::geteuid().as_raw();
-    if meta.is_dir() && ours && meta.mode() & 0o002 == 0 {
-        return Ok(());
-    }
-    Err(io::Error::other("its directory belongs to another user, or everybody can write to it"))
 }
 
 /// The log of what is refused: at most one line a second of each kind.
@@ -152,27 +122,5 @@ mod tests {
         assert_eq!(refusals.admit("a", start + Duration::from_millis(999)), None);
         assert_eq!(refusals.admit("a", start + QUIET), Some(2));
         assert_eq!(refusals.admit("a", start + 2 * QUIET), Some(0));
-    }
-
-    #[test]
-    fn the_log_is_private_and_follows_no_link() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("fcp/fcpd.log");
-        let mode = |p: &Path| fs::metadata(p).unwrap().mode() & 0o777;
-        drop(open(&path).unwrap());
-        assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
-        fs::remove_file(&path).unwrap();
-        std::os::unix::fs::symlink("elsewhere", &path).unwrap();
-        assert!(open(&path).is_err());
-        assert!(!path.with_file_name("elsewhere").exists());
-    }
-
-    #[test]
-    fn a_long_log_is_put_aside() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("fcp/fcpd.log");
-        open(&path).unwrap().set_len(MAX_LOG + 1).unwrap();
-        assert_eq!(open(&path).unwrap().metadata().unwrap().len(), 0);
-        assert_eq!(fs::metadata(path.with_extension("log.1")).unwrap().len(), MAX_LOG + 1);
     }
 }

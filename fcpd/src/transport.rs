@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use fcp_common::engine::Duplex;
 use fcp_common::tls::tune;
-use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
 use tokio::net::TcpStream;
@@ -157,7 +156,7 @@ impl Fds {
     /// One cannot be waited for, such as a regular file.
     pub fn new(reader: OwnedFd, writer: OwnedFd) -> io::Result<Fds> {
         for fd in [&reader, &writer] {
-            fcntl_setfl(fd, fcntl_getfl(fd)? | OFlags::NONBLOCK)?;
+            rustix::io::ioctl_fionbio(fd, true)?;
         }
         let reader = watched(reader, Interest::READABLE)?;
         let writer = Some(watched(writer, Interest::WRITABLE)?);

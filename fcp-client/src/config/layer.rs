@@ -1,12 +1,11 @@
 //! The layers that settings come from: options, environment, files.
 
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
+use fcp_common::private::{self, Contents, PrivateError, Rule};
 
 use super::file::{self, Section};
 use super::{ConfigError, MAX_CONNECTIONS, Source, TokenSource, Valued};
@@ -14,6 +13,8 @@ use crate::cli::{CommandLine, Direct, TransferOptions, Via};
 
 /// What no config file exceeds.
 const MAX_SIZE: u64 = 1 << 20;
+/// Who could write a file that is found by itself could have fcp run commands.
+const RULE: Rule = Rule::given(0o002, MAX_SIZE);
 const SYSTEM_FILE: &str = "/etc/fcp/config.toml";
 
 /// Declares a struct of settings, each of which may be unset, and how one layer covers another.
@@ -181,9 +182,11 @@ impl Files {
         for path in candidates(explicit, env) {
             let name = fcp_proto::escape(path.as_os_str().as_encoded_bytes());
             match read(&path, must_exist) {
-                Ok((bytes, private)) => files.add(&bytes, &name, private, home.as_deref())?,
-                Err(error) if !must_exist && is_absent(&error) => {}
-                Err(error) => return Err(ConfigError::File(name, error.to_string())),
+                Ok(Some(found)) => {
+                    files.add(&found.bytes, &name, found.is_secret, home.as_deref())?;
+                }
+                Ok(None) => {}
+                Err(error) => return Err(ConfigError::File(name, error.fault.to_string())),
             }
         }
         Ok(files)
@@ -209,26 +212,14 @@ impl Files {
     }
 }
 
-/// No file, or none of its directories: service accounts have `/dev/null` as their home.
-fn is_absent(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
-}
-
-/// The content, and whether nobody else can read it. Who could write it could have fcp run
-/// commands, so that a file found by itself must be the user's or root's.
-fn read(path: &Path, named: bool) -> io::Result<(Vec<u8>, bool)> {
-    let file = File::open(path)?;
-    let meta = file.metadata()?;
-    let trusted = [0, rustix::process::geteuid().as_raw()].contains(&meta.uid());
-    if !named && (!trusted || meta.mode() & 0o002 != 0) {
-        return Err(io::Error::other(
-            "others can write it; it must be yours or root's, and not writable by everybody",
-        ));
+/// A file that was named may be anybody's, and a pipe. Of others there may be none, nor any of
+/// their directories: service accounts have `/dev/null` as their home.
+fn read(path: &Path, named: bool) -> Result<Option<Contents>, PrivateError> {
+    if named {
+        return private::read_named(path, MAX_SIZE).map(Some);
     }
-    let mut bytes = Vec::new();
-    file.take(MAX_SIZE + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_SIZE {
-        return Err(io::Error::other("it is larger than 1 MiB"));
+    match private::read(path, &RULE) {
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(None),
+        found => found,
     }
-    Ok((bytes, trusted && meta.mode() & 0o077 == 0))
 }

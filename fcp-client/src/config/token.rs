@@ -4,19 +4,16 @@
 //! The file has one line, `NAME:fcp-token-<hex>`, as `fcpd token add NAME` prints it; empty lines
 //! and comments beside it are ignored. Without `NAME:` it is the server's own token.
 
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use fcp_common::auth::Token;
+use fcp_common::private::{self, PrivateError, Rule, shown};
 use fcp_proto::auth::check_token_name;
-use rustix::fs::OFlags;
 
-/// More than a token with a comment of some length.
-const MAX_SIZE: u64 = 16 << 10;
+/// A link may lead to it, as where secrets are mounted, and root may have put it there.
+/// The size is more than a token with a comment of some length.
+const RULE: Rule = Rule::given(0o077, 16 << 10);
 
 /// A token and the name under which its server knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,43 +66,22 @@ impl FromStr for NamedToken {
     }
 }
 
-/// Reads a token file. It may be a symbolic link, as where secrets are mounted.
+/// Reads a token file, which may be a symbolic link.
 ///
 /// # Errors
 /// With the file's name: it cannot be read, can be read by others, belongs to others, or holds
 /// something else. What it holds is never shown.
 pub fn read_token_file(path: &Path) -> Result<NamedToken, String> {
-    let bad = |reason: &str| {
-        format!("the token file {} {reason}", fcp_proto::escape(path.as_os_str().as_bytes()))
-    };
-    // A pipe must not keep us waiting for its writer.
-    let flags = OFlags::NONBLOCK.bits() as i32;
-    let file = File::options().read(true).custom_flags(flags).open(path);
-    let file = file.map_err(|error| bad(&format!("cannot be opened: {error}")))?;
-    check_owner(&file).map_err(|reason| bad(&reason))?;
-    let mut text = String::new();
-    let read = file.take(MAX_SIZE).read_to_string(&mut text);
-    read.map_err(|error| bad(&format!("cannot be read: {error}")))?;
+    let bad = |reason: &str| format!("the token file {} {reason}", shown(path));
+    let read = private::read_text(path, &RULE);
+    let text = read.and_then(|text| text.ok_or_else(|| PrivateError::missing(path)));
+    let text = text.map_err(|error| format!("the token file {error}"))?;
     let mut lines = text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#'));
     let line = lines.next().ok_or_else(|| bad("is empty"))?;
     if lines.next().is_some() {
         return Err(bad("has more than one token"));
     }
     line.parse().map_err(|error: BadNamedToken| bad(&format!("holds what is {error}")))
-}
-
-fn check_owner(file: &File) -> Result<(), String> {
-    let stat = file.metadata().map_err(|error| format!("cannot be read: {error}"))?;
-    if !stat.is_file() {
-        return Err("is no file".to_owned());
-    }
-    if stat.uid() != rustix::process::geteuid().as_raw() && stat.uid() != 0 {
-        return Err(format!("belongs to uid {}, not to you", stat.uid()));
-    }
-    if stat.mode() & 0o077 != 0 {
-        return Err("can be read by others: chmod 600 it, and make a new token".to_owned());
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -165,7 +141,7 @@ mod tests {
             assert!(error.contains(why) && !error.contains("hunter2"), "{error}");
         }
         let (dir, path) = file("", 0o600);
-        assert!(read_token_file(dir.path()).unwrap_err().contains("is no file"));
+        assert!(read_token_file(dir.path()).unwrap_err().contains("is not a regular file"));
         assert!(read_token_file(&path.join("x")).unwrap_err().contains("cannot be opened"));
     }
 

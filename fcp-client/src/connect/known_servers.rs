@@ -7,17 +7,14 @@
 //! may be a symbolic link; only its owner, who is the user or root, may be able to write it.
 
 use std::fmt;
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
 use std::net::Ipv6Addr;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use fcp_common::private::{self, PrivateError, Rule};
 use fcp_proto::auth::Fingerprint;
-use rustix::fs::{FlockOperation, flock};
 
-/// More than anybody's pins.
-const MAX_SIZE: u64 = 1 << 20;
+/// Others may read it: it has no secrets. The size is more than anybody's pins.
+const RULE: Rule = Rule::given(0o022, 1 << 20);
 /// What a new file begins with.
 const HEADER: &str =
     "# The keys of fcp:// servers, each pinned on first use: host:port SHA256:hex\n";
@@ -61,13 +58,8 @@ pub enum KnownServersError {
         line: usize,
     },
     /// The file cannot be used.
-    #[error("{path}, the file of known servers, {reason}")]
-    File {
-        /// The file.
-        path: String,
-        /// Why.
-        reason: String,
-    },
+    #[error("the file of known servers {0}")]
+    File(#[from] PrivateError),
 }
 
 /// A server with another key than before.
@@ -173,11 +165,8 @@ impl KnownServers {
         server: &ServerName,
         shown: Fingerprint,
     ) -> Result<Verdict, KnownServersError> {
-        match File::options().read(true).custom_flags(NONBLOCK).open(&self.path) {
-            Ok(file) => self.check_text(&self.read(file)?, server, shown),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Verdict::New),
-            Err(error) => Err(self.unusable(format!("cannot be opened: {error}"))),
-        }
+        let text = private::read_text(&self.path, &RULE)?.unwrap_or_default();
+        self.check_text(&text, server, shown)
     }
 
     /// Pins `shown` to `server`, which has proved itself.
@@ -185,28 +174,18 @@ impl KnownServers {
     /// # Errors
     /// Somebody has pinned another key meanwhile, or the file cannot be written.
     pub fn pin(&self, server: &ServerName, shown: Fingerprint) -> Result<(), KnownServersError> {
-        let failed = |error: io::Error| self.unusable(format!("cannot be written: {error}"));
-        if let Some(dir) = self.path.parent() {
-            DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
-        }
-        let mut options = OpenOptions::new();
-        options.read(true).append(true).create(true).mode(0o600).custom_flags(NONBLOCK);
-        let mut file = options.open(&self.path).map_err(failed)?;
-        // Whoever pins at the same time waits here, and then finds our line.
-        flock(&file, FlockOperation::LockExclusive).map_err(|e| failed(e.into()))?;
-        let text = self.read(file.try_clone().map_err(failed)?)?;
-        if self.check_text(&text, server, shown)? == Verdict::Known {
-            return Ok(());
-        }
-        let before = match text.as_str() {
-            "" => HEADER,
-            // An editor may have left the last line open.
-            open if !open.ends_with('\n') => "\n",
-            _ => "",
-        };
-        // One write, so that nobody reads half a line.
-        file.write_all(format!("{before}{server} {shown}\n").as_bytes()).map_err(failed)?;
-        file.sync_all().map_err(failed)
+        private::append(&self.path, &RULE, |text| {
+            if self.check_text(text, server, shown)? == Verdict::Known {
+                return Ok(String::new());
+            }
+            let before = match text {
+                "" => HEADER,
+                // An editor may have left the last line open.
+                open if !open.ends_with('\n') => "\n",
+                _ => "",
+            };
+            Ok(format!("{before}{server} {shown}\n"))
+        })
     }
 
     fn check_text(
@@ -235,43 +214,9 @@ impl KnownServers {
         Err(KnownServersError::Changed(Box::new(Changed { server, path, pinned, shown })))
     }
 
-    /// Reads the whole file after a look at whose it is.
-    fn read(&self, file: File) -> Result<String, KnownServersError> {
-        let stat = file.metadata().map_err(|e| self.unusable(format!("cannot be read: {e}")))?;
-        let us = rustix::process::geteuid().as_raw();
-        if !stat.is_file() {
-            return Err(self.unusable("is no file"));
-        }
-        if stat.uid() != us && stat.uid() != 0 {
-            return Err(self.unusable(format!("belongs to uid {}, not to you", stat.uid())));
-        }
-        if stat.mode() & 0o022 != 0 {
-            return Err(self.unusable("can be written by others: chmod go-w it"));
-        }
-        let mut text = String::new();
-        let read = file.take(MAX_SIZE + 1).read_to_string(&mut text);
-        match read {
-            Ok(len) if len as u64 > MAX_SIZE => Err(self.unusable("is larger than 1 MiB")),
-            Ok(_) => Ok(text),
-            Err(error) => Err(self.unusable(format!("cannot be read: {error}"))),
-        }
-    }
-
-    fn unusable(&self, reason: impl Into<String>) -> KnownServersError {
-        KnownServersError::File { path: self.shown_path(), reason: reason.into() }
-    }
-
     fn shown_path(&self) -> String {
-        shown(&self.path)
+        fcp_proto::escape(self.path.as_os_str().as_encoded_bytes())
     }
-}
-
-/// Opening a pipe must not wait for somebody at its other end.
-const NONBLOCK: i32 = rustix::fs::OFlags::NONBLOCK.bits() as i32;
-
-fn shown(path: &Path) -> String {
-    use std::os::unix::ffi::OsStrExt;
-    fcp_proto::escape(path.as_os_str().as_bytes())
 }
 
 /// A line that is neither empty, nor a comment, nor a pin.
@@ -296,6 +241,7 @@ fn parse_line(line: &str) -> Result<Option<(ServerName, Fingerprint)>, BadLine> 
 mod tests {
     use super::*;
     use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::path::Path;
 
     const OLD: Fingerprint = Fingerprint([1; 32]);
     const NEW: Fingerprint = Fingerprint([2; 32]);
@@ -330,7 +276,7 @@ mod tests {
         known.pin(&nas(), OLD).unwrap();
         assert_eq!(text(&known), format!("{HEADER}nas.example:7523 {OLD}\n"));
         assert_eq!(known.check(&nas(), OLD).unwrap(), Verdict::Known);
-        let mode = |path: &Path| path.metadata().unwrap().mode() & 0o777;
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&known.path), 0o600);
         assert_eq!(mode(known.path.parent().unwrap()), 0o700);
     }
@@ -399,7 +345,7 @@ mod tests {
         for mode in [0o620, 0o602] {
             chmod(&known, mode);
             let error = known.check(&nas(), OLD).unwrap_err().to_string();
-            assert!(error.contains("by others"), "{error}");
+            assert!(error.contains("others can write it"), "{error}");
         }
         chmod(&known, 0o644);
         assert_eq!(known.check(&nas(), OLD).unwrap(), Verdict::New);
@@ -412,7 +358,9 @@ mod tests {
         std::fs::write(&known.path, [0xff, 0xfe]).unwrap();
         known.check(&nas(), OLD).unwrap_err();
         let directory = KnownServers::at(dir.path());
-        assert!(directory.check(&nas(), OLD).unwrap_err().to_string().contains("is no file"));
+        assert!(
+            directory.check(&nas(), OLD).unwrap_err().to_string().contains("is not a regular file")
+        );
     }
 
     #[test]

@@ -113,7 +113,7 @@ impl Found<'_> {
                 "{} is known from now on by its key {shown}; compare: fcpd fingerprint",
                 self.name
             )),
-            Err(error @ KnownServersError::File { .. }) => tracing::warn!("{error}"),
+            Err(error @ KnownServersError::File(_)) => tracing::warn!("{error}"),
             Err(error) => return Err(error.to_string()),
         }
         Ok(())

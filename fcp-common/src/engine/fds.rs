@@ -57,8 +57,10 @@ pub(super) fn halves(
 }
 
 fn is_socket(fd: &OwnedFd) -> io::Result<bool> {
-    let mode = rustix::fs::fstat(fd)?.st_mode;
-    Ok(rustix::fs::FileType::from_raw_mode(mode) == rustix::fs::FileType::Socket)
+    match rustix::net::sockopt::socket_type(fd) {
+        Err(Errno::NOTSOCK) => Ok(false),
+        kind => Ok(kind.map(|_| true)?),
+    }
 }
 
 impl Closing {

@@ -1,28 +1,20 @@
 //! Who this end is: a private key with its self-signed certificate.
 
-use std::fs::{DirBuilder, File};
-use std::io::{self, Read, Write};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use fcp_proto::auth::Fingerprint;
-use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
-use rustix::io::Errno;
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 
 use super::{fingerprint, tls_error};
+use crate::private::{self, Rule, shown};
 
-/// Longest file that is read; ours have about 900 bytes.
-const MAX_FILE: u64 = 64 << 10;
-/// Whoever reads the key is us.
-const MODE: u32 = 0o600;
-/// For a directory that is made for it.
-const DIR_MODE: u32 = 0o700;
+/// Whoever reads the key is us. Its length is about 900 bytes.
+const RULE: Rule = Rule { safe_dir: false, ..Rule::secret(64 << 10) };
 
 /// A private key with its self-signed certificate, which others know by its fingerprint.
 #[derive(Clone, Debug)]
@@ -47,13 +39,15 @@ impl Identity {
     /// The file cannot be read or written, or it is not safe: a link, not a regular file, of
     /// another owner, or open to others. The text names it.
     pub fn load_or_create(path: &Path) -> io::Result<Identity> {
-        match load(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            loaded => return named(path, loaded),
+        if let Some(loaded) = load(path)? {
+            return Ok(loaded);
         }
-        match create(path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => named(path, load(path)),
-            created => named(path, created),
+        let (identity, pem) = generate()?;
+        match private::create(path, pem.as_bytes()) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                load(path)?.ok_or_else(|| io::ErrorKind::NotFound.into())
+            }
+            created => created.map(|()| identity).map_err(io::Error::from),
         }
     }
 
@@ -84,13 +78,6 @@ impl Identity {
     }
 }
 
-fn named<T>(path: &Path, done: io::Result<T>) -> io::Result<T> {
-    done.map_err(|error| {
-        let text = format!("the key file {} cannot be used: {error}", path.display());
-        io::Error::new(error.kind(), text)
-    })
-}
-
 /// A new identity and its file.
 fn generate() -> io::Result<(Identity, String)> {
     let made = rcgen::generate_simple_self_signed([]).map_err(io::Error::other)?;
@@ -100,78 +87,20 @@ fn generate() -> io::Result<(Identity, String)> {
     Ok((Identity::new(cert, &key)?, pem))
 }
 
-fn load(path: &Path) -> io::Result<Identity> {
-    // Non-blocking, or a FIFO would keep us here.
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let file = match rustix::fs::open(path, flags, Mode::empty()) {
-        Err(Errno::LOOP) => return Err(unsafe_file("it is a symlink")),
-        opened => File::from(opened?),
-    };
-    check_safe(&file)?;
-    let mut pem = Vec::new();
-    file.take(MAX_FILE).read_to_end(&mut pem)?;
+/// `None` when there is no file.
+fn load(path: &Path) -> io::Result<Option<Identity>> {
+    let Some(found) = private::read(path, &RULE)? else { return Ok(None) };
+    parse(&found.bytes).map(Some).map_err(|error| {
+        let text = format!("the key file {} cannot be used: {error}", shown(path));
+        io::Error::new(error.kind(), text)
+    })
+}
+
+fn parse(pem: &[u8]) -> io::Result<Identity> {
     let invalid = |what| move |_| io::Error::new(io::ErrorKind::InvalidData, what);
-    let key = PrivateKeyDer::from_pem_slice(&pem).map_err(invalid("it has no private key"))?;
-    let cert = CertificateDer::from_pem_slice(&pem).map_err(invalid("it has no certificate"))?;
+    let key = PrivateKeyDer::from_pem_slice(pem).map_err(invalid("it has no private key"))?;
+    let cert = CertificateDer::from_pem_slice(pem).map_err(invalid("it has no certificate"))?;
     Identity::new(cert, &key)
-}
-
-fn check_safe(file: &File) -> io::Result<()> {
-    let found = file.metadata()?;
-    if !found.is_file() {
-        return Err(unsafe_file("it is not a regular file"));
-    }
-    if found.uid() != rustix::process::geteuid().as_raw() {
-        return Err(unsafe_file("it belongs to somebody else"));
-    }
-    if found.mode() & 0o077 != 0 {
-        return Err(unsafe_file("others may open it; chmod it to 0600"));
-    }
-    Ok(())
-}
-
-fn unsafe_file(why: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::PermissionDenied, why)
-}
-
-/// Writes a new identity; `AlreadyExists` when somebody else was faster.
-fn create(path: &Path) -> io::Result<Identity> {
-    let (identity, pem) = generate()?;
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    DirBuilder::new().recursive(true).mode(DIR_MODE).create(dir)?;
-    let temp = temp_beside(path);
-    let done = write_new(&temp, pem.as_bytes()).and_then(|()| publish(&temp, path));
-    if done.is_err() {
-        // What is left would be a key that nobody uses.
-        let _ = std::fs::remove_file(&temp);
-    }
-    done?;
-    File::open(dir)?.sync_all()?;
-    Ok(identity)
-}
-
-fn temp_beside(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().as_bytes().to_vec();
-    name.extend_from_slice(format!(".{}.tmp", uuid::Uuid::new_v4().simple()).as_bytes());
-    PathBuf::from(std::ffi::OsStr::from_bytes(&name))
-}
-
-fn write_new(temp: &Path, content: &[u8]) -> io::Result<()> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    let mut file = File::from(rustix::fs::open(temp, flags, Mode::from_raw_mode(MODE))?);
-    file.write_all(content)?;
-    file.sync_all()
-}
-
-fn publish(temp: &Path, path: &Path) -> io::Result<()> {
-    match rustix::fs::renameat_with(CWD, temp, CWD, path, RenameFlags::NOREPLACE) {
-        // The file system cannot: a link fails as well when the name is taken.
-        Err(Errno::INVAL | Errno::NOSYS) => {
-            std::fs::hard_link(temp, path)?;
-            std::fs::remove_file(temp)
-        }
-        done => Ok(done?),
-    }
 }
 
 /// `der` as RFC 7468 has it.

@@ -15,6 +15,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use fcp_common::private;
 use fcp_proto::packet::{Opening, STDIO_PREAMBLE, WireError};
 use fcp_proto::version::{Hello, ReplyExtra};
 use fcp_proto::{ErrorCode, Flag};
@@ -23,6 +24,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::config::{Config, Stdio};
+use crate::daemon;
 use crate::greet;
 use crate::handshake::{NotOpening, read_opening, refuse};
 use crate::identity::{Identity, Peer};
@@ -72,7 +74,7 @@ fn scope(stdio: &Stdio) -> Result<Scope, String> {
 fn take_streams() -> io::Result<(OwnedFd, OwnedFd)> {
     let reader = io::stdin().as_fd().try_clone_to_owned()?;
     let writer = io::stdout().as_fd().try_clone_to_owned()?;
-    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    let null = daemon::null()?;
     rustix::stdio::dup2_stdin(&null)?;
     rustix::stdio::dup2_stdout(&null)?;
     Ok((reader, writer))
@@ -101,7 +103,7 @@ async fn serve(
     };
     match (first, transport) {
         (Ok(Opening::Attach(sid)), Transport::Fds(fds)) => {
-            let dirs = socket::candidates(stdio.runtime_dir.as_deref());
+            let dirs = private::runtime_dirs(stdio.runtime_dir.as_deref());
             Ok(attach::hand_over(server, &dirs, sid, fds).await)
         }
         (Ok(Opening::Hello(hello)), transport) if !stdio.attach_only && hello.auth.is_none() => {
@@ -145,7 +147,7 @@ async fn session(
     };
     // Aborted when this function ends, and with them goes the socket.
     let mut joining = JoinSet::new();
-    let dirs = socket::candidates(stdio.runtime_dir.as_deref());
+    let dirs = private::runtime_dirs(stdio.runtime_dir.as_deref());
     match socket::Bound::new(&dirs, opened.sid()) {
         Ok(bound) => {
             let (server, sid) = (Arc::clone(server), opened.sid());

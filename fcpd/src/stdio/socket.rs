@@ -3,28 +3,19 @@
 //! It is in a directory that only our user can look into, under a name that only who knows the
 //! session's id can tell.
 
-use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use fcp_common::private;
 use fcp_proto::SessionId;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
-use rustix::process::geteuid;
 use sha2::{Digest, Sha256};
 
 /// Sockets that are older may be left over from processes that were killed.
 const OLD: Duration = Duration::from_secs(24 * 3600);
-
-/// Where sockets may be, best first.
-pub(super) fn candidates(runtime_dir: Option<&Path>) -> Vec<PathBuf> {
-    let uid = geteuid().as_raw();
-    let usual = [format!("/run/user/{uid}/fcp").into(), format!("/tmp/fcp-{uid}").into()];
-    runtime_dir.map(|dir| dir.join("fcp")).into_iter().chain(usual).collect()
-}
 
 /// A session's socket; removed when dropped.
 #[derive(Debug)]
@@ -43,10 +34,7 @@ impl Bound {
         for dir in dirs {
             match bind_in(dir, sid) {
                 Ok(bound) => return Ok(bound),
-                Err(error) => {
-                    let dir = fcp_proto::escape(dir.as_os_str().as_encoded_bytes());
-                    last = io::Error::new(error.kind(), format!("'{dir}': {error}"));
-                }
+                Err(error) => last = error,
             }
         }
         Err(last)
@@ -55,8 +43,7 @@ impl Bound {
 
 impl Drop for Bound {
     fn drop(&mut self) {
-        // Somebody may have tidied up before us.
-        let _ = fs::remove_file(&self.path);
+        private::remove(&self.path);
     }
 }
 
@@ -65,7 +52,7 @@ impl Drop for Bound {
 /// # Errors
 /// There is no such session for us.
 pub(super) fn find(dirs: &[PathBuf], sid: SessionId) -> io::Result<OwnedFd> {
-    let usable = dirs.iter().filter(|dir| require_private(dir).is_ok());
+    let usable = dirs.iter().filter(|dir| private::require_own_dir(dir).is_ok());
     let found = usable.map(|dir| connect_to(&dir.join(name(sid)))).find_map(Result::ok);
     found.ok_or_else(|| io::ErrorKind::NotFound.into())
 }
@@ -78,42 +65,27 @@ fn name(sid: SessionId) -> String {
 }
 
 fn bind_in(dir: &Path, sid: SessionId) -> io::Result<Bound> {
-    match DirBuilder::new().mode(0o700).create(dir) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => require_private(dir)?,
-    }
+    private::own_dir(dir)?;
     remove_dead(dir);
     let path = dir.join(name(sid));
-    let listener = UnixListener::bind(&path)?;
+    let named = |error: io::Error| {
+        io::Error::new(error.kind(), format!("{}: {error}", private::shown(dir)))
+    };
+    let listener = UnixListener::bind(&path).map_err(named)?;
     let bound = Bound { listener, path };
     bound.listener.set_nonblocking(true)?;
     Ok(bound)
 }
 
-/// Whoever else owns the directory, or could write to it, could put his own socket there.
-fn require_private(dir: &Path) -> io::Result<()> {
-    let meta = fs::symlink_metadata(dir)?;
-    if meta.is_dir() && meta.uid() == geteuid().as_raw() && meta.mode() & 0o777 == 0o700 {
-        return Ok(());
-    }
-    Err(io::Error::other("it is not a directory that is ours alone"))
-}
-
 /// Removes old sockets that nobody listens at.
 fn remove_dead(dir: &Path) {
-    let Ok(entries) = fs::read_dir(dir) else { return };
-    for entry in entries.filter_map(Result::ok) {
-        let path = entry.path();
-        let is_old = || {
-            let modified = entry.metadata().and_then(|meta| meta.modified());
-            modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > OLD))
-        };
+    for path in private::not_changed_for(OLD, dir) {
         let is_dead = || {
             let refused = io::ErrorKind::ConnectionRefused;
             connect_to(&path).is_err_and(|error| error.kind() == refused)
         };
-        if path.extension().is_some_and(|ext| ext == "sock") && is_old() && is_dead() {
-            let _ = fs::remove_file(&path);
+        if path.extension().is_some_and(|ext| ext == "sock") && is_dead() {
+            private::remove(&path);
         }
     }
 }
@@ -128,8 +100,11 @@ fn connect_to(path: &Path) -> io::Result<OwnedFd> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::{PermissionsExt, symlink};
     use std::time::SystemTime;
+
+    use rustix::process::geteuid;
 
     use super::*;
 

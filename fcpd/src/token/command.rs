@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use fcp_common::auth::Token;
+use fcp_common::private::shown;
 use fcp_proto::auth::check_token_name;
 use serde::Serialize;
 
 use super::expiry::Time;
-use super::private::shown;
 use super::random;
 use super::store::{Entry, Store, StoreError};
 

@@ -1,18 +1,17 @@
 //! The tokens as a running server sees them: what the file says now, and none when it cannot be
 //! trusted.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use fcp_common::private::Stamp;
 
 use super::expiry::Time;
 use super::store::{Entry, Store};
 
 /// How often the token of a running session is looked at.
 const WATCH: Duration = Duration::from_secs(1);
-/// Seconds after which no second change can have the time of the first one.
-const SETTLED: u64 = 3;
 
 /// The tokens of a running server. Every question sees what the file says by then.
 #[derive(Debug)]
@@ -78,7 +77,7 @@ impl Tokens {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         // Before reading: what changes meanwhile is seen the next time.
         let stamp = Stamp::of(&store.path());
-        if stamp.as_ref().is_some_and(|s| s.is_settled()) && seen.stamp == stamp {
+        if stamp.as_ref().is_some_and(|s| s.is_settled(Time::now().0)) && seen.stamp == stamp {
             return seen.tokens.clone();
         }
         let is_news = seen.stamp != stamp || seen.tokens.is_some();
@@ -93,30 +92,6 @@ impl Tokens {
         };
         seen.stamp = stamp;
         seen.tokens.clone()
-    }
-}
-
-/// What tells a state of the file, and who may change it, from another.
-#[derive(Debug, PartialEq, Eq)]
-struct Stamp {
-    file: (u64, u64, u64, i64, i64),
-    dir: (u64, u64, u32, u32),
-}
-
-impl Stamp {
-    /// `None` when there is nothing to look at.
-    fn of(path: &Path) -> Option<Stamp> {
-        let file = std::fs::symlink_metadata(path).ok()?;
-        let dir = std::fs::metadata(path.parent()?).ok()?;
-        Some(Stamp {
-            // The time of the last change of anything: contents, owner, mode.
-            file: (file.dev(), file.ino(), file.size(), file.ctime(), file.ctime_nsec()),
-            dir: (dir.dev(), dir.ino(), dir.uid(), dir.mode()),
-        })
-    }
-
-    fn is_settled(&self) -> bool {
-        u64::try_from(self.file.3).is_ok_and(|changed| changed + SETTLED < Time::now().0)
     }
 }
 

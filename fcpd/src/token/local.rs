@@ -4,20 +4,20 @@
 use std::path::{Path, PathBuf};
 
 use fcp_common::auth::Token;
+use fcp_common::private::{self, PrivateError, Rule, shown};
 
-use super::private::{self, NotPrivate, shown};
 use super::random;
 
 const NAME: &str = "token";
 /// What is in it is 75 bytes.
-const MAX: u64 = 4096;
+const RULE: Rule = Rule::secret(4096);
 
 /// Why there is no token for tunnels.
 #[derive(Debug, thiserror::Error)]
 pub enum NoLocalToken {
     /// Others have, or had, their hands on it.
     #[error(transparent)]
-    File(#[from] NotPrivate),
+    File(#[from] PrivateError),
     /// It holds something else.
     #[error("{} holds no token; remove it, and fcpd makes a new one at its next start", shown(.0))]
     Malformed(PathBuf),
@@ -30,7 +30,7 @@ impl NoLocalToken {
     /// Whether the server can do without: it is not there, and cannot be put there, as on a
     /// read-only home.
     pub fn is_harmless(&self) -> bool {
-        matches!(self, NoLocalToken::File(NotPrivate::Io { .. }))
+        matches!(self, NoLocalToken::File(error) if error.is_io())
     }
 }
 
@@ -45,8 +45,8 @@ pub fn path(dir: &Path) -> PathBuf {
 /// What is there is no token, or others can read or write it.
 pub fn read(dir: &Path) -> Result<Option<Token>, NoLocalToken> {
     let path = path(dir);
-    let Some((bytes, _)) = private::read(&path, MAX)? else { return Ok(None) };
-    let token = std::str::from_utf8(&bytes).ok().and_then(|text| text.parse().ok());
+    let Some(found) = private::read(&path, &RULE)? else { return Ok(None) };
+    let token = std::str::from_utf8(&found.bytes).ok().and_then(|text| text.parse().ok());
     token.map(Some).ok_or(NoLocalToken::Malformed(path))
 }
 

@@ -9,11 +9,9 @@ pub mod command;
 mod expiry;
 pub mod live;
 pub mod local;
-mod private;
 mod store;
 
 pub use expiry::{BadTime, Time};
-pub use private::NotPrivate;
 pub use store::{Entry, Store, StoreError};
 
 use rustix::rand::{GetRandomFlags, getrandom};

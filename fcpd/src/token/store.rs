@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use fcp_common::auth::Verifier;
+use fcp_common::private::{self, PrivateError, Rule, shown};
 use fcp_proto::auth::check_token_name;
 use fcp_proto::escape_text;
 use serde::{Deserialize, Serialize};
 
 use super::expiry::Time;
-use super::private::{self, NotPrivate, shown};
 
 const NAME: &str = "tokens.json";
 /// Thousands of tokens; a longer file is none of ours.
@@ -61,7 +61,7 @@ struct AnyVersion {
 pub enum StoreError {
     /// The file or its directory cannot be used.
     #[error(transparent)]
-    File(#[from] NotPrivate),
+    File(#[from] PrivateError),
     /// The file is not what we write.
     #[error("{} is damaged: {why}", shown(.path))]
     Damaged {
@@ -104,8 +104,10 @@ impl Store {
     /// The file is damaged, or others can read or write it.
     pub fn read(&self) -> Result<Vec<Entry>, StoreError> {
         let path = self.path();
-        let Some((bytes, _)) = private::read(&path, MAX)? else { return Ok(Vec::new()) };
-        parse(&bytes).map_err(|why| StoreError::Damaged { path, why })
+        let Some(found) = private::read(&path, &Rule::secret(MAX))? else {
+            return Ok(Vec::new());
+        };
+        parse(&found.bytes).map_err(|why| StoreError::Damaged { path, why })
     }
 
     /// Adds a token.

@@ -4,11 +4,11 @@
 //! directory that nobody else can enter and has a new name for each session. ssh removes it when
 //! it ends, also on SIGTERM; we remove it for an ssh that was killed.
 
-use std::fs::{DirBuilder, Metadata};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use fcp_common::private;
 
 /// `sun_path` less the NUL and the 17 bytes that ssh appends while it binds.
 const MAX_PATH: usize = 108 - 1 - 17;
@@ -20,10 +20,9 @@ pub(super) struct MasterPath(String);
 impl MasterPath {
     /// A new one, or none where no directory fits: then only logins that need no prompt add up.
     pub(super) fn new() -> Option<MasterPath> {
-        let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(|dir| PathBuf::from(dir).join("fcp"));
-        let uid = rustix::process::geteuid().as_raw();
-        let temporary = PathBuf::from(format!("/tmp/fcp-{uid}"));
-        runtime.into_iter().chain([temporary]).find_map(|dir| MasterPath::below(&dir))
+        let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+        let dirs = private::runtime_dirs(runtime.as_deref());
+        dirs.iter().find_map(|dir| MasterPath::below(dir))
     }
 
     /// As ssh is told.
@@ -36,13 +35,13 @@ impl MasterPath {
         // ssh expands percent signs and tildes, and cuts its configuration at spaces.
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"/._-".contains(&b);
         let usable = path.len() <= MAX_PATH && path.starts_with('/') && path.bytes().all(plain);
-        (usable && is_private(dir)).then_some(MasterPath(path))
+        (usable && private::own_dir(dir).is_ok()).then_some(MasterPath(path))
     }
 }
 
 impl Drop for MasterPath {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
+        private::remove(self.0.as_ref());
     }
 }
 
@@ -54,22 +53,11 @@ fn unique_name() -> String {
     format!("ssh-{:x}-{count:x}-{now:x}", std::process::id())
 }
 
-/// Makes the directory, and makes sure that it is one, ours, and closed to everybody else.
-fn is_private(dir: &Path) -> bool {
-    let made = DirBuilder::new().mode(0o700).create(dir);
-    let ours = |m: &Metadata| {
-        m.is_dir()
-            && m.uid() == rustix::process::geteuid().as_raw()
-            && m.permissions().mode() & 0o077 == 0
-    };
-    let known = made.is_ok() || dir.is_dir();
-    known && dir.symlink_metadata().is_ok_and(|metadata| ours(&metadata))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
+    use std::fs::{self, DirBuilder};
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 
     fn temp(name: &str) -> PathBuf {
         let dir = std::env::temp_dir().join(unique_name()).join(name);
@@ -82,7 +70,7 @@ mod tests {
         let dir = temp("m");
         let (a, b) = (MasterPath::below(&dir).unwrap(), MasterPath::below(&dir).unwrap());
         assert_ne!(a.as_str(), b.as_str());
-        assert_eq!(fs::metadata(&dir).unwrap().mode() & 0o777, 0o700);
+        assert_eq!(fs::metadata(&dir).unwrap().permissions().mode() & 0o777, 0o700);
         fs::write(a.as_str(), b"").unwrap();
         let left = a.as_str().to_owned();
         drop(a);

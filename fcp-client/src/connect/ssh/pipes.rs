@@ -5,7 +5,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
 
 /// What a program writes and reads; both ends are non-blocking.
@@ -20,7 +19,7 @@ impl Pipes {
     /// Reads from `reader`, writes to `writer`, and waits for either without limit.
     pub(super) fn new(reader: OwnedFd, writer: OwnedFd) -> io::Result<Pipes> {
         for fd in [&reader, &writer] {
-            fcntl_setfl(fd, fcntl_getfl(fd)? | OFlags::NONBLOCK)?;
+            rustix::io::ioctl_fionbio(fd, true)?;
         }
         Ok(Pipes { reader, writer, end: None })
     }
