@@ -12,7 +12,7 @@ use fcp_common::engine::{
 use fcp_common::expand::expand;
 use fcp_common::fs::{Base, DirPool};
 use fcp_common::select::RuleSet;
-use fcp_common::transfer::Config as Receiving;
+use fcp_common::transfer::{Config as Receiving, RootMetaRule};
 use fcp_common::walk::{SourceRoot, WalkOptions, io_error};
 use fcp_proto::packet::{Direction, Options, Problem, Request, Summary, WireError};
 use fcp_proto::version::{Agreed, Feature};
@@ -192,6 +192,7 @@ fn prepare_push(
     scope.may_write()?;
     let typed: &[u8] = request.paths.first().map_or(b"", |path| path);
     let path = scope.typed(&config.home, typed)?.path();
+    let root_meta = scope.root_meta(&path);
     let asked = DestinationOptions {
         single: request.options.has(Options::SINGLE),
         mkpath: request.options.has(Options::MKPATH),
@@ -206,7 +207,7 @@ fn prepare_push(
         request: RequestBy::Peer,
         destination: Box::new(destination),
         open_now: true,
-        config: receiving(request.options, config.umask),
+        config: Receiving { root_meta, ..receiving(request.options, config.umask) },
         durability: request.durability,
         report: Arc::new(NoReport),
         counters: Arc::default(),
@@ -225,6 +226,7 @@ fn receiving(options: Options, umask: u16) -> Receiving {
         report: false,
         // The client applied its rules itself.
         admits: None,
+        root_meta: RootMetaRule::Take,
     }
 }
 

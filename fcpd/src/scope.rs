@@ -8,6 +8,7 @@ use std::path::Path;
 
 use fcp_common::fs::Base;
 use fcp_common::select::operand::has_magic;
+use fcp_common::transfer::RootMetaRule;
 use fcp_proto::packet::WireError;
 use fcp_proto::{ErrorCode, escape};
 use nix::unistd::User;
@@ -37,6 +38,15 @@ impl Scope {
     /// Through what the paths are opened.
     pub fn base(&self) -> &Base {
         &self.base
+    }
+
+    /// What a push may say of its destination itself: nothing of the root that its owner drew.
+    pub(crate) fn root_meta(&self, path: &[u8]) -> RootMetaRule {
+        let is_root = path.split(|b| *b == b'/').all(|part| part.is_empty() || part == b".");
+        match &self.base {
+            Base::Beneath(_) if is_root => RootMetaRule::Ignore,
+            _ => RootMetaRule::Take,
+        }
     }
 
     /// Refuses whatever would change a file, and what would only say how.
@@ -153,6 +163,22 @@ mod tests {
     fn path(scope: &Scope, typed: &str) -> Result<String, ErrorCode> {
         let typed = scope.typed(Path::new("/home/a"), typed.as_bytes());
         typed.map(|t| String::from_utf8(t.path()).unwrap()).map_err(|e| e.code)
+    }
+
+    #[test]
+    fn the_root_that_its_owner_drew_keeps_its_mode_and_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let below = Scope::below(dir.path()).unwrap();
+        for (path, rule) in [
+            ("/", RootMetaRule::Ignore),
+            ("", RootMetaRule::Ignore),
+            ("/.//./", RootMetaRule::Ignore),
+            ("/in", RootMetaRule::Take),
+            ("in/", RootMetaRule::Take),
+        ] {
+            assert_eq!(below.root_meta(path.as_bytes()), rule, "{path}");
+            assert_eq!(Scope::default().root_meta(path.as_bytes()), RootMetaRule::Take);
+        }
     }
 
     #[test]

@@ -98,6 +98,7 @@ fn a_tree_goes_there_and_comes_back_over_four_connections() {
             one_thing: false,
             report: false,
             admits: None,
+            root_meta: fcp_common::transfer::RootMetaRule::Take,
         },
         durability: Durability::None,
         report: Arc::new(NoReport),

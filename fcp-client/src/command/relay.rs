@@ -8,7 +8,7 @@ use fcp_proto::limits::MAX_CONNECTIONS;
 use fcp_proto::packet::{Direction, Request, Summary};
 use fcp_proto::version::{Agreed, Hello};
 
-use super::transfer::{Job, not_remote, one_server};
+use super::transfer::{AskedFor, Job, not_remote, one_server};
 use crate::connect::{Purpose, Session};
 use crate::error::CliError;
 use crate::interrupt::interruptible_with;
@@ -30,7 +30,7 @@ impl Job<'_> {
     ) -> Result<Summary, CliError> {
         let (to, path) = destination.remote().ok_or_else(not_remote)?;
         let (from, paths) = one_server(sources)?;
-        let (one_thing, admits) = self.asked_for(&paths);
+        let AskedFor { one_thing, contents, admits } = self.asked_for(&paths);
         let source_request = self.request(Direction::Pull, paths, one_thing);
         // Its rules are the source's to apply, and whether one file comes is known later.
         let sink_request = Request {
@@ -45,6 +45,7 @@ impl Job<'_> {
             sink: sink.take_conns(),
             sink_request,
             one_thing,
+            contents,
             admits: Some(admits),
             report: self.reporter.clone(),
             counters: Arc::clone(&self.counters),

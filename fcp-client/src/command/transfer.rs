@@ -11,7 +11,7 @@ use fcp_common::engine::{
 use fcp_common::fs::{DirPool, umask};
 use fcp_common::select::operand::has_magic;
 use fcp_common::select::{Rule, RuleSet, Wanted};
-use fcp_common::transfer::{Admits, Config};
+use fcp_common::transfer::{Admits, Config, RootMetaRule};
 use fcp_common::walk::{Place, SourceRoot, WalkOptions, io_error};
 use fcp_proto::packet::{self, Durability, Options, Problem, Request, Summary};
 use fcp_proto::version::{Agreed, Hello, negotiate};
@@ -95,28 +95,32 @@ impl Job<'_> {
         let Some(agreed) = session.agreed.clone() else {
             return self.pull_version1(&server, session, &paths, to);
         };
-        let (one_thing, admits) = self.asked_for(&paths);
+        let AskedFor { one_thing, contents, admits } = self.asked_for(&paths);
         // Only the server knows whether the one name is a directory: its first entry tells.
         let destination = self.destination(to, one_thing);
         let request = self.request(packet::Direction::Pull, paths, one_thing);
         let mut config = self.config();
         config.one_thing = one_thing;
         config.admits = Some(admits);
+        config.root_meta = if contents { RootMetaRule::Take } else { RootMetaRule::Refuse };
         let options = self.receive_options(agreed, RequestBy::Us(request), destination, config);
         self.run_session(session, |conns, inlet| engine::receive(options, conns, inlet))
     }
 
-    /// Whether one thing is asked for, and what may be announced as an answer (case T5).
-    pub(super) fn asked_for(&self, paths: &[Vec<u8>]) -> (bool, Admits) {
+    /// What a server may answer to a request for `paths` (threat T5).
+    pub(super) fn asked_for(&self, paths: &[Vec<u8>]) -> AskedFor {
         let wanted = Wanted::from_sources(paths);
         // A pattern above the name may find that name in several directories.
         let one_thing = wanted.single_name().is_some()
             && paths.len() == 1
             && !paths.iter().any(|path| has_magic(path));
-        let rules = self.rules.clone();
-        let admits: Admits =
-            Box::new(move |path, is_dir| wanted.admits(path) && rules.admits(path, is_dir));
-        (one_thing, admits)
+        let contents = wanted.has_contents();
+        let (rules, recursive) = (self.rules.clone(), self.options.recursive());
+        let admits: Admits = Box::new(move |path, is_dir| {
+            let is_deep = is_dir || path.components().nth(1).is_some();
+            wanted.admits(path) && rules.admits(path, is_dir) && (recursive || !is_deep)
+        });
+        AskedFor { one_thing, contents, admits }
     }
 
     fn copy(&self, sources: &[Target], destination: &Target) -> Result<Summary, CliError> {
@@ -262,6 +266,7 @@ impl Job<'_> {
             one_thing: false,
             report: true,
             admits: None,
+            root_meta: RootMetaRule::Take,
         }
     }
 
@@ -306,6 +311,16 @@ impl Job<'_> {
             counters,
         }
     }
+}
+
+/// What a server may answer to a pull.
+pub(super) struct AskedFor {
+    /// One thing, so one entry comes below the root.
+    pub(super) one_thing: bool,
+    /// A directory's contents, so that its mode and time become the destination's.
+    pub(super) contents: bool,
+    /// The paths that may be announced.
+    pub(super) admits: Admits,
 }
 
 /// Sources that were opened, and those that could not be.

@@ -220,8 +220,10 @@ impl Reach<'_> {
             if ssh.agreed.is_some() { "it proved its token" } else { "protocol 1, no proof" }
         ));
         let (agreed, conns) = (ssh.agreed.clone(), std::mem::take(&mut ssh.conns));
-        let more = self.further(&ssh, place, agreed.as_ref().map_or(1, |a| a.connections));
-        Ok(Session { agreed, conns, more: Some(more), ssh: Some(ssh) })
+        // The port may be somebody else's by the time of a further connection, and only the first
+        // one was proved; who insists on version 1 goes without proofs anyway.
+        let more = agreed.is_none().then(|| self.further(&ssh, place, limit));
+        Ok(Session { agreed, conns, more, ssh: Some(ssh) })
     }
 
     fn stdio(&self, place: &Place, wanted: Wanted) -> Result<Session, CliError> {

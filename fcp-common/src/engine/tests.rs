@@ -169,6 +169,7 @@ fn receive_options(home: &Path) -> ReceiveOptions {
         one_thing: false,
         report: false,
         admits: None,
+        root_meta: crate::transfer::RootMetaRule::Take,
     };
     ReceiveOptions {
         agreed: agreed(),

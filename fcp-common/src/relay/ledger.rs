@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use fcp_proto::limits::{MAX_OPEN_ENTRIES, MAX_OPEN_METADATA, MAX_PATH};
-use fcp_proto::packet::{Entry, FileResult, Outcome, Problem, WireError};
+use fcp_proto::packet::{Entry, FileResult, Outcome, Problem, RootMeta, WireError};
 use fcp_proto::version::Agreed;
 use fcp_proto::{DirId, EntryKind, ErrorCode, FileId, Flag, Name, RelPath, Violation};
 
@@ -18,6 +18,7 @@ const MAX_OPEN_PATHS: usize = MAX_PATH * MAX_OPEN_ENTRIES as usize;
 pub(super) struct Ledger {
     open_entries: usize,
     one_thing: bool,
+    contents: bool,
     links: bool,
     admits: Option<Admits>,
     open: HashMap<FileId, Open>,
@@ -48,13 +49,14 @@ struct Open {
 impl Ledger {
     pub(super) fn new(
         agreed: &Agreed,
-        one_thing: bool,
+        (one_thing, contents): (bool, bool),
         links: bool,
         admits: Option<Admits>,
     ) -> Ledger {
         Ledger {
             open_entries: agreed.open_entries as usize,
             one_thing,
+            contents,
             links,
             admits,
             open: HashMap::new(),
@@ -143,7 +145,11 @@ impl Ledger {
         Ok(())
     }
 
-    pub(super) fn finish(&mut self) -> Result<(), Violation> {
+    pub(super) fn finish(&mut self, root: RootMeta) -> Result<(), Violation> {
+        if root.0.is_some() && !self.contents {
+            let reason = "describes a directory whose contents were not asked for";
+            return Err(Violation::rule(Flag::FINISH, reason));
+        }
         if self.announced.all {
             return Err(Violation::rule(Flag::FINISH, "comes twice"));
         }

@@ -72,6 +72,8 @@ pub struct Config {
     pub sink_request: Request,
     /// The source was asked for one thing, so one entry comes below the root.
     pub one_thing: bool,
+    /// The source was asked for a directory's contents, so that it may tell its mode and time.
+    pub contents: bool,
     /// Whether the source may announce this path; the second argument says that it is a directory.
     pub admits: Option<Admits>,
 }
@@ -126,13 +128,13 @@ pub struct Relay {
 impl Relay {
     /// A relay of nothing so far.
     pub fn new(config: Config) -> Relay {
-        let Config { agreed, sink_request, one_thing, admits } = config;
+        let Config { agreed, sink_request, one_thing, contents, admits } = config;
         let links = sink_request.options.has(Options::LINKS);
         Relay {
             up: Stream::default(),
             down: Stream::default(),
             max_frame: agreed.max_frame.into(),
-            ledger: Ledger::new(&agreed, one_thing, links, admits),
+            ledger: Ledger::new(&agreed, (one_thing, contents), links, admits),
             sink_request,
             one_thing,
             held: BTreeMap::new(),
@@ -315,7 +317,7 @@ impl Relay {
             Message::Replaced(old, entry) => self.ledger.replace(old, entry)?,
             Message::Gone(id, error) => self.ledger.gone(id, error)?,
             Message::Finish(root) => {
-                self.ledger.finish()?;
+                self.ledger.finish(root)?;
                 let nothing = self.ledger.announced().entries == 0 && root.0.is_none();
                 if nothing && !self.started {
                     self.close_alone(&mut out.back);

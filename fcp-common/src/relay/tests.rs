@@ -27,6 +27,7 @@ fn config(one_thing: bool, asked: &[&str]) -> Config {
             rules: vec![],
         },
         one_thing,
+        contents: !one_thing,
         admits: Some(Box::new(move |path, _| wanted.admits(path))),
     }
 }
@@ -192,6 +193,16 @@ fn the_sink_is_asked_once_it_is_known_what_comes() {
         assert_eq!(messages[2].message, entries);
         assert!(bench.relay.poll_start().is_none());
     }
+}
+
+#[test]
+fn a_source_may_not_describe_a_directory_whose_contents_were_not_asked_for() {
+    let root = RootMeta(Some((0o777, Timestamp { secs: 1, nanos: 0 })));
+    let mut bench = Bench::new(config(true, &["d"]));
+    assert!(bench.source(&Message::Finish(root)).is_err());
+    assert!(bench.relay.poll_start().is_none());
+    let mut bench = Bench::new(config(false, &["d/"]));
+    assert!(bench.source(&Message::Finish(root)).is_ok());
 }
 
 #[test]

@@ -39,6 +39,11 @@ impl Wanted {
         path.components().next().is_none_or(|top| self.0.iter().any(|accept| accept.admits(&top)))
     }
 
+    /// Whether some operand means a directory's contents, so that the destination becomes it.
+    pub fn has_contents(&self) -> bool {
+        self.0.iter().any(|accept| matches!(accept, Accept::Anything))
+    }
+
     /// The name, when only one is possible.
     pub fn single_name(&self) -> Option<Name> {
         let mut single = None;

@@ -26,7 +26,7 @@ pub use assemble::{Assembler, MIN_DATA, Piece, digest};
 pub use link::Link;
 pub use receiver::{
     Action, Admits, Announced, Config, Existing, FileMeta, MadeDir, Placement, ReceiveEvent,
-    Receiver, RootRule,
+    Receiver, RootMetaRule, RootRule,
 };
 pub use schedule::Schedule;
 pub use sender::{Event, Sender, Work};

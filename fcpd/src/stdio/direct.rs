@@ -133,7 +133,10 @@ enum NotTaken {
 fn local_address(ssh_connection: &str) -> Option<IpAddr> {
     let address = ssh_connection.split_ascii_whitespace().nth(2)?;
     // A link-local address with its interface is not worth the trouble.
-    address.parse().ok()
+    let address: IpAddr = address.parse().ok()?;
+    // The variable is the login's to set, and one port on one address is all that is meant.
+    let is_a_hosts = !address.is_unspecified() && !address.is_multicast();
+    (is_a_hosts && address != IpAddr::from(std::net::Ipv4Addr::BROADCAST)).then_some(address)
 }
 
 #[cfg(test)]
@@ -145,7 +148,16 @@ mod tests {
         let address = |text: &str| local_address(text).map(|ip| ip.to_string());
         assert_eq!(address("192.0.2.1 50000 192.0.2.2 22").as_deref(), Some("192.0.2.2"));
         assert_eq!(address("::1 50000 ::1 22").as_deref(), Some("::1"));
-        for bad in ["", "a", "1 2", "1 2 host 22", "1 2 fe80::1%eth0 22", "1 2 1.2.3.4:22 5"] {
+        for bad in [
+            "",
+            "a",
+            "1 2",
+            "1 2 host 22",
+            "1 2 fe80::1%eth0 22",
+            "1 2 1.2.3.4:22 5",
+            "1 2 0.0.0.0 3",
+            "1 2 :: 3",
+        ] {
             assert_eq!(address(bad), None, "{bad}");
         }
     }

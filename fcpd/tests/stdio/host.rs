@@ -188,6 +188,7 @@ pub fn pull(
             one_thing: false,
             report: false,
             admits: None,
+            root_meta: fcp_common::transfer::RootMetaRule::Take,
         },
         durability: Durability::None,
         report: Arc::new(NoReport),

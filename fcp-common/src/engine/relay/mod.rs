@@ -44,6 +44,8 @@ pub struct RelayOptions {
     pub sink_request: Request,
     /// The source was asked for one thing, so one entry may come below the root.
     pub one_thing: bool,
+    /// The source was asked for a directory's contents, so that it may tell its mode and time.
+    pub contents: bool,
     /// Whether the source may announce this path; the second argument says that it is a directory.
     pub admits: Option<Admits>,
     /// Who hears of entries and problems.
@@ -143,7 +145,7 @@ type Readers = Vec<(Box<dyn io::Read + Send>, Box<dyn io::Read + Send>)>;
 impl Hub {
     fn new(options: RelayOptions, inlet: &Inlet) -> (Arc<Hub>, Readers) {
         let RelayOptions { agreed, source, source_request, sink, sink_request, .. } = options;
-        let RelayOptions { one_thing, admits, report, counters, .. } = options;
+        let RelayOptions { one_thing, contents, admits, report, counters, .. } = options;
         let (mut pairs, mut readers) = (Vec::new(), Vec::new());
         for (source, sink) in source.into_iter().zip(sink) {
             let (source_reader, source) = split(source);
@@ -152,7 +154,7 @@ impl Hub {
             readers.push((source_reader, sink_reader));
         }
         let max_frame = agreed.max_frame.into();
-        let config = Config { agreed, sink_request, one_thing, admits };
+        let config = Config { agreed, sink_request, one_thing, contents, admits };
         let hub = Hub {
             relay: Mutex::new(Relay::new(config)),
             source_request,

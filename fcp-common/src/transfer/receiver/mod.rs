@@ -32,7 +32,9 @@ use super::link::Link;
 use tree::Dir;
 pub use tree::MadeDir;
 use types::File;
-pub use types::{Action, Admits, Config, Existing, FileMeta, Placement, ReceiveEvent, RootRule};
+pub use types::{
+    Action, Admits, Config, Existing, FileMeta, Placement, ReceiveEvent, RootMetaRule, RootRule,
+};
 
 /// Results, digests wanted or acknowledgements in one message: with the longest texts 1,033,000
 /// bytes.
@@ -260,6 +262,10 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
             Message::Replaced(old, entry) => self.handle_replaced(old, entry),
             Message::Gone(id, error) => self.handle_gone(id, error),
             Message::Finish(root) => {
+                if root.0.is_some() && self.config.root_meta == RootMetaRule::Refuse {
+                    let reason = "describes a directory whose contents were not asked for";
+                    return Err(Violation::rule(flag, reason));
+                }
                 if self.finish.replace(root).is_some() {
                     return Err(Violation::rule(flag, "comes twice"));
                 }
@@ -289,7 +295,8 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
         let idle = self.files.is_empty() && self.dirs.is_empty() && !self.finishing;
         idle.then(|| {
             self.finishing = true;
-            Action::Finish { meta: root.0.map(|(mode, mtime)| self.config.dir_meta(mode, mtime)) }
+            let told = root.0.filter(|_| self.config.root_meta == RootMetaRule::Take);
+            Action::Finish { meta: told.map(|(mode, mtime)| self.config.dir_meta(mode, mtime)) }
         })
     }
 

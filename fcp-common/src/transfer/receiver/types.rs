@@ -28,6 +28,19 @@ pub struct Config {
     pub report: bool,
     /// Whether the sender may announce this path; the second argument says that it is a directory.
     pub admits: Option<Admits>,
+    /// What FINISH may say of the destination itself.
+    pub root_meta: RootMetaRule,
+}
+
+/// What becomes of FINISH's mode and mtime for the destination directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RootMetaRule {
+    /// They are set: the contents of a directory come, and it is that directory.
+    Take,
+    /// They are passed over: the directory is not the sender's to change.
+    Ignore,
+    /// They break the protocol: no directory's contents were asked for (threat T5).
+    Refuse,
 }
 
 /// What happens to names directly below the root.

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::transfer::{Action, Config, Existing, MadeDir, Placement, Receiver, RootRule, Sender};
+use crate::transfer::{
+    Action, Config, Existing, MadeDir, Placement, Receiver, RootMetaRule, RootRule, Sender,
+};
 use fcp_proto::limits::BLOCK;
 use fcp_proto::packet::{
     Entry, EntryBody, FileDigests, FileResult, Message, Outcome, Problem, RootMeta, Sequenced,
@@ -26,6 +28,7 @@ pub(super) fn config() -> Config {
         one_thing: false,
         report: true,
         admits: None,
+        root_meta: crate::transfer::RootMetaRule::Take,
     }
 }
 
@@ -226,6 +229,15 @@ fn p11_more_or_other_than_was_asked_for_is_a_violation() {
             ("two files", vec![Message::Entries(vec![file(0, 1), file(1, 1)])]),
             ("a second one later", vec![one(link(0)), one(link(1))]),
             ("a file beside a directory", vec![Message::Entries(vec![dir(0), file(1, 1)])]),
+        ],
+    );
+    let no_contents = || Config { root_meta: RootMetaRule::Refuse, ..config() };
+    let root = RootMeta(Some((0o777, Timestamp { secs: 1, nanos: 0 })));
+    refused_by_receiver(
+        no_contents,
+        vec![
+            ("the destination's own mode", vec![one(file(0, 0)), Message::Finish(root)]),
+            ("the same with nothing announced", vec![Message::Finish(root)]),
         ],
     );
     let admits = |path: &RelPath, dir: bool| dir || path.as_bytes() == b"n0/n1";

@@ -56,6 +56,7 @@ impl<'a> Session<'a> {
             one_thing: false,
             report: true,
             admits: None,
+            root_meta: crate::transfer::RootMetaRule::Take,
         };
         let mut walk = p.source.walk();
         walk.reverse();
