@@ -61,7 +61,7 @@ pub(super) fn parse(
         let line = 1 + bytes[..error.valid_up_to()].iter().filter(|b| **b == b'\n').count();
         ConfigError::Content(format!("{name}:{line}"), "it is not UTF-8".to_owned())
     })?;
-    let file = File { text, name, private, home };
+    let file = File { text, line_starts: line_starts(text), name, private, home };
     let root = DeTable::parse(text).map_err(|error| {
         file.error(error.span().unwrap_or(0..0), error.message().replace('\n', ", "))
     })?;
@@ -116,6 +116,8 @@ fn nearest(key: &str, known: &[&'static str]) -> Option<&'static str> {
 /// A file that is being understood.
 struct File<'a> {
     text: &'a str,
+    /// Where each line begins: sections are many, and each key is told with its line.
+    line_starts: Vec<usize>,
     name: &'a str,
     private: bool,
     home: Option<&'a Path>,
@@ -149,7 +151,7 @@ impl File<'_> {
         let mut settings = Settings::default();
         let section: Arc<str> = shown.into();
         for (key, value) in in_order(table) {
-            let (line, _) = self.line_and_column(key.span().start);
+            let line = self.line(key.span().start);
             let source =
                 Source::File { name: self.name.into(), line, section: Arc::clone(&section) };
             self.set(&mut settings, key.get_ref(), value.get_ref(), source).map_err(
@@ -239,11 +241,21 @@ impl File<'_> {
 
     /// Both from 1; columns are characters.
     fn line_and_column(&self, at: usize) -> (usize, usize) {
-        let before = self.text.get(..at).unwrap_or(self.text);
-        let line = before.matches('\n').count() + 1;
-        let last = before.rsplit('\n').next().unwrap_or_default();
-        (line, last.chars().count() + 1)
+        let line = self.line(at);
+        let start = self.line_starts.get(line - 1).copied().unwrap_or_default();
+        let before = self.text.get(start..at).unwrap_or_default();
+        (line, before.chars().count() + 1)
     }
+
+    /// From 1, as the first line begins where the text does.
+    fn line(&self, at: usize) -> usize {
+        self.line_starts.partition_point(|start| *start <= at).max(1)
+    }
+}
+
+fn line_starts(text: &str) -> Vec<usize> {
+    let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+    std::iter::once(0).chain(ends.map(|(at, _)| at + 1)).collect()
 }
 
 /// Which half of an entry is wrong.

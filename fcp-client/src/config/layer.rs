@@ -13,8 +13,9 @@ use crate::cli::{CommandLine, Direct, TransferOptions, Via};
 
 /// What no config file exceeds.
 const MAX_SIZE: u64 = 1 << 20;
-/// Who could write a file that is found by itself could have fcp run commands.
-const RULE: Rule = Rule::given(0o002, MAX_SIZE);
+/// Who could write a file that is found by itself could have fcp run commands. As for ssh's own,
+/// that is the file's group, too.
+const RULE: Rule = Rule::given(0o022, MAX_SIZE);
 const SYSTEM_FILE: &str = "/etc/fcp/config.toml";
 
 /// Declares a struct of settings, each of which may be unset, and how one layer covers another.

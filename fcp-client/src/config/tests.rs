@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use fcp_common::auth::Token;
 
@@ -312,9 +313,30 @@ fn a_missing_file_says_nothing_and_an_unreadable_one_is_an_error() {
     assert!(load(&home).is_err_and(|e| e.to_string().contains("config.toml: ")));
     fs::remove_dir(&file).expect("removed");
     fs::write(&file, "[defaults]\nport = 1\n").expect("written");
+    fs::set_permissions(&file, Permissions::from_mode(0o644)).expect("mode");
     assert!(load(&home).is_ok_and(|files| files.settings_for("h").count() == 1));
-    fs::set_permissions(&file, Permissions::from_mode(0o666)).expect("mode");
-    assert!(load(&home).is_err_and(|e| e.to_string().contains("others can write it")));
+    for mode in [0o666, 0o664, 0o620, 0o602] {
+        fs::set_permissions(&file, Permissions::from_mode(mode)).expect("mode");
+        let refused = load(&home).expect_err("others can write it").to_string();
+        assert!(refused.contains("others can write it") && refused.contains("chmod go-w"));
+    }
+}
+
+#[test]
+fn many_sections_take_no_longer_than_their_share() {
+    const SECTIONS: usize = 30_000;
+    let section = |n| format!("[host.h{n}]\nport = 22\n");
+    let lines: String = (0..SECTIONS).map(section).collect();
+    let inline = |n| format!("h{n}={{port=22}},");
+    let one_line = format!("host={{{}h={{}}}}", (0..SECTIONS).map(inline).collect::<String>());
+    for (text, line) in [(lines, 2 * SECTIONS), (one_line, 1)] {
+        assert!(text.len() < 1 << 20, "no file that is refused for its size");
+        let began = Instant::now();
+        let last = format!("h{}", SECTIONS - 1);
+        let found = resolved("", &last, &[], &[("f", &text)]);
+        assert_eq!(found.port.source.to_string(), format!("f:{line} ([host.\"{last}\"])"));
+        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    }
 }
 
 #[test]

@@ -148,7 +148,7 @@ fn valid(name: &str, part: Part) -> Result<&str, AuthorityError> {
         return Err(AuthorityError::Dash(part));
     }
     let forbidden = |c: &char| {
-        c.is_control()
+        is_escaped(*c)
             || c.is_whitespace()
             || "'`\"$\\;&<>|(){}".contains(*c)
             || (part == Part::Host && ",*?[]/".contains(*c))
@@ -157,6 +157,14 @@ fn valid(name: &str, part: Part) -> Result<&str, AuthorityError> {
         Some(c) => Err(AuthorityError::Forbidden(part, describe(c))),
         None => Ok(name),
     }
+}
+
+/// Whether a terminal would be told something else than the name: control characters, and those
+/// that are invisible or turn the direction of what follows.
+fn is_escaped(c: char) -> bool {
+    let mut buf = [0; 4];
+    let text = c.encode_utf8(&mut buf);
+    fcp_proto::escape_text(text) != *text
 }
 
 fn describe(c: char) -> String {
@@ -200,6 +208,19 @@ mod tests {
         );
         assert_eq!(why("u@"), "the host is missing");
         assert_eq!(why("@h"), "the user is missing");
+    }
+
+    #[test]
+    fn what_would_show_another_name_is_in_none() {
+        for bad in "\u{202e}\u{2066}\u{200b}\u{200f}\u{feff}\u{7f}\u{9b}".chars() {
+            let host = why(&format!("a{bad}b"));
+            assert!(host.contains("the host contains '\\"), "{host:?}");
+            assert!(!host.contains(bad), "{host:?}");
+            assert!(why(&format!("a{bad}b@h")).contains("the user contains"), "{bad:?}");
+        }
+        assert!(why("a\u{202e}b").contains("'\\342\\200\\256'"));
+        assert!(Authority::of_url("u%E2%80%AE@h".as_bytes()).is_err());
+        assert!(Authority::of_operand("jörg@bücher.example".as_bytes()).is_ok());
     }
 
     #[test]
