@@ -49,8 +49,10 @@ pub enum ConfigAspect {
 const ABOUT: &str = "Copies files and directories, fast, and goes on where it was interrupted";
 const EXAMPLES: &str = "\
 Examples:
-  fcp push src fcp://127.0.0.1/backup     a directory into /backup of a running fcpd
-  fcp pull 'fcp://127.0.0.1/log/*.gz' .   files that the server finds
+  fcp push src user@host:backup           a directory into ~/backup of the host, over ssh
+  fcp pull 'host:log/*.gz' .              files that the host finds
+  fcp a:photos b:                         from host to host, through here
+  fcp push src fcp://127.0.0.1/backup     into /backup of an fcpd that runs here
   fcp -n --stats photos/ /mnt/photos/     what a local copy would do
 
 A trailing slash on a source means its contents, as in rsync. Exit codes are rsync's:
@@ -59,7 +61,7 @@ A trailing slash on a source means its contents, as in rsync. Exit codes are rsy
 #[derive(Parser)]
 #[command(name = "fcp", version, about = ABOUT, after_help = EXAMPLES, disable_help_subcommand = true)]
 #[command(
-    override_usage = "fcp [OPTIONS] SRC... DST\n       fcp push [OPTIONS] SRC... fcp://HOST[:PORT]/DST\n       fcp pull [OPTIONS] fcp://HOST[:PORT]/SRC... DST\n       fcp config [OPTIONS] show [HOST] | path"
+    override_usage = "fcp [OPTIONS] SRC... DST\n       fcp push [OPTIONS] SRC... [USER@]HOST:DST\n       fcp pull [OPTIONS] [USER@]HOST:SRC... DST\n       fcp config [OPTIONS] show [HOST] | path"
 )]
 struct CopyCli {
     #[command(flatten)]

@@ -21,7 +21,7 @@ pub struct TransferOptions {
     /// Compare content always, not only when size or time differ
     #[arg(short, long)]
     pub checksum: bool,
-    /// Connections to the server, 1 to 128 [default: 2]
+    /// Connections that carry content, 1 to 128 [default: what the path is worth, up to 16]
     #[arg(short = 'j', long = "connections", value_name = "NUM", value_parser = clap::value_parser!(u16).range(1..=128))]
     pub connections: Option<u16>,
     /// Leave out what matches: a glob as in rsync, or a regex behind `re:`; the first match of all
