@@ -1,11 +1,13 @@
-//! Signals that end a session instead of the process, so that what was received is kept.
+//! Signals that end a session instead of the process, so that what was received is kept; and those
+//! that end the process, but with an exit code and without leaving programs behind.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use fcp_common::engine::Inlet;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::error::CliError;
+use crate::ui::exit::ExitStatus;
 
 /// "File size limit exceeded", on every Linux but MIPS.
 const SIGXFSZ: i32 = 25;
@@ -33,42 +35,60 @@ pub fn interruptible_with<T: Send>(
     inlet: Inlet,
     run: impl FnOnce(Inlet) -> T + Send,
 ) -> Result<T, CliError> {
-    Ok(run_with_signals(&runtime()?, inlet, run))
+    let cancel = inlet.cancel();
+    run_with_signals(|| run(inlet), || cancel.cancel())
 }
 
-/// Runs a session on a thread of its own; SIGINT, SIGTERM and SIGHUP end it.
+/// Runs what nothing can cancel, such as a login. On the first signal `last` tidies up and says how
+/// the process ends, which it then does at once.
+///
+/// # Errors
+/// As [`interruptible`].
+pub fn during<T: Send>(
+    work: impl FnOnce() -> T + Send,
+    last: impl FnOnce() -> ExitStatus,
+) -> Result<T, CliError> {
+    run_with_signals(work, || std::process::exit(last() as i32))
+}
+
+/// Works on a thread of its own, and waits for its end; meanwhile SIGINT, SIGTERM and SIGHUP are
+/// answered.
 fn run_with_signals<T: Send>(
-    runtime: &tokio::runtime::Runtime,
-    inlet: Inlet,
-    run: impl FnOnce(Inlet) -> T + Send,
-) -> T {
-    let cancel = inlet.cancel();
-    std::thread::scope(|scope| {
+    work: impl FnOnce() -> T + Send,
+    on_signal: impl FnOnce(),
+) -> Result<T, CliError> {
+    let runtime = runtime()?;
+    let _context = runtime.enter();
+    // Past a size limit a write is to fail as one file's error. A handler that nobody listens to
+    // replaces the default action, for good.
+    let _ = signal(SignalKind::from_raw(SIGXFSZ));
+    let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+    // Before anything is started that a signal would leave behind.
+    let mut signals: Vec<_> = kinds.into_iter().filter_map(|kind| signal(kind).ok()).collect();
+    Ok(std::thread::scope(|scope| {
         let (done, ended) = tokio::sync::oneshot::channel();
-        let session = scope.spawn(move || {
-            let result = run(inlet);
+        let working = scope.spawn(move || {
+            let result = work();
             let _ = done.send(());
             result
         });
         runtime.block_on(async {
-            // Past a size limit a write is to fail as one file's error. A handler that nobody
-            // listens to replaces the default action, for good.
-            let _ = signal(SignalKind::from_raw(SIGXFSZ));
             tokio::select! {
-                _ = ended => {}
-                () = interrupted() => {
+                // A signal first, as nobody else will see it. One that comes between two calls of
+                // this is seen by the next.
+                biased;
+                () = any(&mut signals) => {
                     INTERRUPTED.store(true, Ordering::Relaxed);
-                    cancel.cancel();
+                    on_signal();
                 }
+                _ = ended => {}
             }
         });
-        session.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
+        working.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }))
 }
 
-async fn interrupted() {
-    let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
-    let mut signals: Vec<_> = kinds.into_iter().filter_map(|kind| signal(kind).ok()).collect();
+async fn any(signals: &mut [Signal]) {
     std::future::poll_fn(|cx| {
         let any = signals.iter_mut().any(|s| s.poll_recv(cx).is_ready());
         if any { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }

@@ -3,6 +3,7 @@
 
 mod cli;
 mod conflicts;
+mod connecting;
 mod filters;
 mod gates;
 mod naming;

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use fcp_common::engine::{
     self, Counters, Destination, DestinationOptions, Duplex, Ended, Inlet, OpenDestination,
-    ReceiveOptions, RequestBy, SendOptions,
+    ReceiveOptions, RequestBy, SendOptions, SessionError,
 };
 use fcp_common::fs::{DirPool, umask};
 use fcp_common::select::operand::has_magic;
@@ -21,7 +21,7 @@ use crate::cli::{FsyncArg, TransferOptions};
 use crate::config::{self, Files, Resolved};
 use crate::connect::{self, Purpose, Reach, Session};
 use crate::error::CliError;
-use crate::interrupt::{interruptible, interruptible_with};
+use crate::interrupt::{self, interruptible, interruptible_with};
 use crate::target::{Server, Target};
 use crate::ui::Reporter;
 use crate::ui::exit::ExitStatus;
@@ -171,7 +171,13 @@ impl Job<'_> {
         let mut config = self.config_for(server)?;
         config.protocol.value = protocol.or(config.protocol.value);
         let reach = Reach { config: &config, verbose: self.options.verbose, terms };
-        connect::open(server, purpose, reach)
+        interrupt::during(|| connect::open(server, purpose, reach), || self.abandon())?
+    }
+
+    /// The end of a transfer that a signal ends before its session begins.
+    fn abandon(&self) -> ExitStatus {
+        connect::end_all();
+        self.reporter.finish(Err(CliError::Session(SessionError::Cancelled)))
     }
 
     /// What holds for this server.

@@ -54,7 +54,7 @@ pub struct Session {
 }
 
 /// Starts what opens further connections.
-type More = Box<dyn FnOnce(grow::Session) -> Growth>;
+type More = Box<dyn FnOnce(grow::Session) -> Growth + Send>;
 
 /// What goes on beside a session; keep it as long as the session runs.
 #[must_use = "dropping it ends the session's ssh"]

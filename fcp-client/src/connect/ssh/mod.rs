@@ -22,6 +22,7 @@ pub mod tunnel;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+pub use child::end_all;
 pub use further::Further;
 pub use probe::HostFacts;
 pub use stdio::SshSession;
