@@ -3,6 +3,8 @@
 //! A directory's own entries are announced before any of its subdirectories is entered, in sorted
 //! order, so at no moment more than one listing is open and only names wait.
 
+mod roots;
+
 use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
@@ -10,22 +12,13 @@ use std::sync::Arc;
 use fcp_proto::packet::{Entry, EntryBody, Problem, RootMeta, WireError};
 use fcp_proto::{DirId, ErrorCode, FileId, Name, RelPath};
 
-use crate::fs::{Base, Dir, DirPool, Kind, LazyDir, Stat, is_reserved, user_path};
+pub(crate) use self::roots::Limit;
+pub use self::roots::{Parents, SourceRoot};
+use crate::fs::{Dir, Kind, LazyDir, Stat, is_reserved, user_path};
 use crate::select::{RuleSet, Verdict};
 
 /// Names that are sorted together; bounds the memory of a directory with millions of them.
 const SORTED_AT_ONCE: usize = 16_384;
-
-/// A source operand, opened.
-#[derive(Debug)]
-pub struct SourceRoot {
-    /// The directory that names are relative to.
-    dir: Arc<LazyDir>,
-    /// The one name that is meant; `None` means the directory's contents, and its metadata.
-    name: Option<Name>,
-    /// What the user typed before the relative path, for messages.
-    display: Arc<[u8]>,
-}
 
 /// An entry of the source, as the engine gives it back.
 #[derive(Clone, Debug)]
@@ -102,46 +95,6 @@ pub trait Sink {
     fn skipped(&mut self, path: Vec<u8>, why: &'static str);
 }
 
-impl SourceRoot {
-    /// Opens what `operand` names: `dir/`, `.`, `..` and `dir/.` mean a directory's contents,
-    /// anything else the named thing itself, symbolic links not followed.
-    pub fn open(operand: &[u8], pool: &Arc<DirPool>) -> io::Result<SourceRoot> {
-        SourceRoot::open_in(&Base::Unrestricted, operand, pool)
-    }
-
-    /// As [`SourceRoot::open`], for what `base` reaches.
-    pub fn open_in(base: &Base, operand: &[u8], pool: &Arc<DirPool>) -> io::Result<SourceRoot> {
-        let (parent, name) = split_operand(operand);
-        let dir = Arc::new(base.open_dir(parent)?);
-        let display: Arc<[u8]> = match parent {
-            b"." if !operand.starts_with(b"./") => Arc::from(&b""[..]),
-            p if p.ends_with(b"/") => p.into(),
-            p => [p, b"/"].concat().into(),
-        };
-        if let Some(name) = &name
-            && dir.stat(name)?.is_none()
-        {
-            return Err(not_found());
-        }
-        Ok(SourceRoot { dir: LazyDir::root(dir, Arc::clone(pool)), name, display })
-    }
-
-    /// Whether the operand names something that is not a directory.
-    pub fn is_single(&self) -> bool {
-        let kind = self.name.as_ref().and_then(|n| self.stat(n).ok()).map(|s| s.kind);
-        kind.is_some_and(|k| k != Kind::Dir)
-    }
-
-    fn stat(&self, name: &Name) -> io::Result<Stat> {
-        self.dir.get()?.stat(name)?.ok_or_else(not_found)
-    }
-}
-
-/// With the words that people know from other programs; the standard library has "entity".
-fn not_found() -> io::Error {
-    io::Error::new(io::ErrorKind::NotFound, "no such file or directory")
-}
-
 impl Source {
     /// The path as the user would write it; bytes, to be escaped before printing.
     pub fn path(&self) -> Vec<u8> {
@@ -195,28 +148,28 @@ impl Walker<'_> {
     }
 
     fn walk_contents(&mut self, root: &SourceRoot) -> Option<()> {
-        let stat = match root.dir.get().and_then(|dir| dir.own_stat()) {
+        let stat = match root.dir().get().and_then(|dir| dir.own_stat()) {
             Ok(stat) => stat,
-            Err(error) => return self.io_problem(root.display.to_vec(), &error),
+            Err(error) => return self.io_problem(root.display().to_vec(), &error),
         };
         if !self.options.recursive {
-            self.sink.skipped(root.display.to_vec(), "directory");
+            self.sink.skipped(root.display().to_vec(), "directory");
             return Some(());
         }
         // Of several directories whose contents go there the first one counts, as in rsync.
         let meta = ((stat.mode & 0o777) as u16, stat.mtime);
         self.root_meta.0.get_or_insert(meta);
-        let level = self.list(&root.dir, DirId::ROOT, stat.dev, &root.display)?;
+        let level = self.list(root.dir(), DirId::ROOT, stat.dev, root.display())?;
         self.descend(level)
     }
 
     fn walk_named(&mut self, root: &SourceRoot, name: &Name) -> Option<()> {
         let level = Level {
-            dir: Arc::clone(&root.dir),
+            dir: Arc::clone(root.dir()),
             id: DirId::ROOT,
             device: 0,
             subdirs: Vec::new().into_iter(),
-            display: Arc::clone(&root.display),
+            display: Arc::clone(root.display()),
         };
         let found = root.stat(name);
         let is_dir = found.as_ref().is_ok_and(|stat| stat.kind == Kind::Dir);
@@ -428,6 +381,7 @@ fn draft(level: &Level, name: &Name, stat: &Stat, body: EntryBody) -> (Source, E
 pub fn io_error(error: &io::Error) -> WireError {
     use io::ErrorKind as K;
     let code = match error.kind() {
+        _ if error.get_ref().is_some_and(|own| own.is::<Limit>()) => ErrorCode::LIMIT,
         K::NotFound => ErrorCode::NOT_FOUND,
         K::PermissionDenied => ErrorCode::PERMISSION,
         K::StorageFull | K::QuotaExceeded | K::FileTooLarge => ErrorCode::NO_SPACE,
@@ -438,22 +392,10 @@ pub fn io_error(error: &io::Error) -> WireError {
         _ => ErrorCode::IO,
     };
     // A code says what it means; only the rest needs the system's own words, or ours.
-    let is_ours = code == ErrorCode::PERMISSION && error.raw_os_error().is_none();
+    let is_ours =
+        matches!(code, ErrorCode::PERMISSION | ErrorCode::LIMIT) && error.raw_os_error().is_none();
     let text = if code == ErrorCode::IO || is_ours { error.to_string() } else { code.to_string() };
     WireError::new(code, text)
-}
-
-/// An operand's directory and the name in it that is meant; no name means the contents.
-fn split_operand(operand: &[u8]) -> (&[u8], Option<Name>) {
-    let last = operand.rsplit(|b| *b == b'/').next().unwrap_or(operand);
-    match Name::new(last) {
-        Ok(name) => {
-            let head = &operand[..operand.len() - last.len()];
-            (if head.is_empty() { b"." } else { head }, Some(name))
-        }
-        // "dir/", ".", "..", "dir/." and "": a directory's contents.
-        Err(_) => (if operand.is_empty() { b"." } else { operand }, None),
-    }
 }
 
 fn display_path(prefix: &[u8], path: &RelPath) -> Vec<u8> {

@@ -8,7 +8,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use fcp_common::engine::{Destination, DestinationOptions, Unusable};
-use fcp_common::expand::expand;
+use fcp_common::expand::{MAX_MATCHES, expand};
 use fcp_common::fs::{Base, Dir, DirPool};
 use fcp_common::transfer::RootRule;
 use fcp_common::walk::SourceRoot;
@@ -125,7 +125,7 @@ fn sources_are_beneath_the_root() {
 fn globs_match_only_beneath_the_root() {
     let (_place, base) = place();
     let found = |glob: &str| -> Vec<String> {
-        let found = expand(&base, glob.as_bytes()).unwrap_or_default();
+        let found = expand(&base, glob.as_bytes(), &mut MAX_MATCHES.clone()).unwrap_or_default();
         found.into_iter().map(|path| String::from_utf8(path).unwrap()).collect()
     };
     assert_eq!(found("a/*.txt"), ["a/file.txt"]);

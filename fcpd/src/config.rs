@@ -94,6 +94,8 @@ pub struct Limits {
     pub sessions_per_uid: usize,
     /// Sessions.
     pub sessions: usize,
+    /// Directories that the sources of one pull may be in; each is held open.
+    pub parents: usize,
     /// How long running sessions may go on once the server is told to end. As long as the peer may
     /// be silent: a session that still does something by then would do so for ever.
     pub drain: Duration,
@@ -111,6 +113,7 @@ impl Default for Limits {
             request_of_login: Duration::from_secs(600),
             sessions_per_uid: 16,
             sessions: 256,
+            parents: 1024,
             drain: Duration::from_secs(60),
             direct: Duration::from_secs(30),
         }
@@ -122,7 +125,9 @@ impl Limits {
     pub fn within(self, files: Option<u64>) -> Limits {
         let share = usize::try_from(files.unwrap_or(u64::MAX) / 4).unwrap_or(usize::MAX).max(1);
         let waiting = self.waiting.min(share);
-        Limits { waiting, waiting_per_uid: self.waiting_per_uid.min(waiting), ..self }
+        let (waiting_per_uid, parents) =
+            (self.waiting_per_uid.min(waiting), self.parents.min(share));
+        Limits { waiting, waiting_per_uid, parents, ..self }
     }
 }
 
@@ -295,7 +300,7 @@ mod tests {
         assert_eq!(limits(Some(1 << 20)), Limits::default());
         assert_eq!(limits(None), Limits::default());
         let few = limits(Some(40));
-        assert_eq!((few.waiting, few.waiting_per_uid), (10, 10));
+        assert_eq!((few.waiting, few.waiting_per_uid, few.parents), (10, 10, 10));
         assert_eq!(limits(Some(0)).waiting, 1);
     }
 

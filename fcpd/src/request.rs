@@ -1,7 +1,6 @@
 //! REQUEST: what it asks of the engine, and the session's thread.
 
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,11 +8,11 @@ use fcp_common::engine::{
     Counters, Destination, DestinationOptions, Duplex, Ended, Inlet, NoReport, ReceiveOptions,
     RequestBy, SendOptions, SessionError, receive, send,
 };
-use fcp_common::expand::expand;
-use fcp_common::fs::{Base, DirPool};
+use fcp_common::expand::{MAX_MATCHES, expand};
+use fcp_common::fs::DirPool;
 use fcp_common::select::RuleSet;
 use fcp_common::transfer::{Config as Receiving, RootMetaRule};
-use fcp_common::walk::{SourceRoot, WalkOptions, io_error};
+use fcp_common::walk::{Parents, SourceRoot, WalkOptions, io_error};
 use fcp_proto::packet::{Direction, Options, Problem, Request, Summary, WireError};
 use fcp_proto::version::{Agreed, Feature};
 use fcp_proto::{ErrorCode, SessionId, escape};
@@ -239,7 +238,7 @@ fn prepare_pull(
     let pairs = request.rules.iter().map(|rule| (rule.action, rule.pattern.as_slice()));
     let rules = RuleSet::from_wire(pairs)
         .map_err(|error| WireError::new(ErrorCode::USAGE, error.to_string()))?;
-    let (roots, problems) = open_sources(&request.paths, &config.home, scope, SourceRoot::open_in);
+    let (roots, problems) = open_sources(&request.paths, config, scope, Parents::open);
     Ok(Prepared::Send(Box::new(SendOptions {
         agreed: agreed.clone(),
         request: RequestBy::Peer,
@@ -259,25 +258,26 @@ fn prepare_pull(
 /// Opens what can be opened; the rest is told to the client, which goes on with what there is.
 pub(crate) fn open_sources(
     paths: &[Vec<u8>],
-    home: &Path,
+    config: &Config,
     scope: &Scope,
-    open: impl Fn(&Base, &[u8], &Arc<DirPool>) -> io::Result<SourceRoot>,
+    open: impl Fn(&mut Parents, &[u8]) -> io::Result<SourceRoot>,
 ) -> (Vec<SourceRoot>, Vec<Problem>) {
-    let pool = DirPool::new(OPEN_DIRS);
+    let mut parents = Parents::new(scope.base(), &DirPool::new(OPEN_DIRS), config.limits.parents);
+    let mut matches_left = MAX_MATCHES;
     let (mut roots, mut problems) = (Vec::new(), Vec::new());
     for typed in paths {
         let mut fail = |path, error| problems.push(Problem { path, error });
-        let path = match scope.typed(home, typed) {
+        let path = match scope.typed(&config.home, typed) {
             Ok(path) => path,
             Err(error) => {
                 fail(typed.clone(), error);
                 continue;
             }
         };
-        match expand(scope.base(), &path.pattern()) {
+        match expand(scope.base(), &path.pattern(), &mut matches_left) {
             Ok(operands) => {
                 for operand in operands {
-                    match open(scope.base(), &operand, &pool) {
+                    match open(&mut parents, &operand) {
                         Ok(root) => roots.push(root),
                         Err(error) => fail(path.as_typed(operand), io_error(&error)),
                     }
@@ -291,19 +291,60 @@ pub(crate) fn open_sources(
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+
+    fn config(home: &Path) -> Config {
+        let args = crate::cli::parse(["fcpd".into()]).unwrap();
+        let config = crate::config::Settings::resolve(args, |_| None, 0o022).unwrap().server;
+        Config { home: home.to_owned(), ..config }
+    }
+
+    fn open(paths: &[Vec<u8>], config: &Config) -> (Vec<SourceRoot>, Vec<Problem>) {
+        open_sources(paths, config, &Scope::default(), Parents::open)
+    }
 
     #[test]
     fn what_cannot_be_opened_becomes_a_problem_and_the_rest_goes_on() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("here"), "1").unwrap();
         let paths = [b"~/gone".to_vec(), b"here".to_vec(), b"no*".to_vec()];
-        let (roots, problems) =
-            open_sources(&paths, dir.path(), &Scope::default(), SourceRoot::open_in);
+        let (roots, problems) = open(&paths, &config(dir.path()));
         assert_eq!(roots.len(), 1);
         let named: Vec<_> = problems.iter().map(|p| p.path.as_slice()).collect();
         assert_eq!(named, [b"~/gone".as_slice(), b"no*"]);
         assert!(problems.iter().all(|p| p.error.code == ErrorCode::NOT_FOUND));
+    }
+
+    #[test]
+    fn patterns_match_so_many_names_together_and_plain_operands_go_on() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("many")).unwrap();
+        for i in 0..1000 {
+            std::fs::write(dir.path().join(format!("many/{i}")), "").unwrap();
+        }
+        let mut paths = vec![b"many/*".to_vec(); 103];
+        paths.push(b"many/7".to_vec());
+        let (roots, problems) = open(&paths, &config(dir.path()));
+        assert_eq!(roots.len(), MAX_MATCHES + 1);
+        assert_eq!(problems.len(), 3);
+        assert!(problems.iter().all(|p| p.error.code == ErrorCode::LIMIT && p.path == b"many/*"));
+    }
+
+    #[test]
+    fn a_pull_holds_so_many_directories_and_the_operands_beyond_are_problems() {
+        let dir = tempfile::tempdir().unwrap();
+        let names: Vec<_> = (0..10).map(|i| format!("d{i}")).collect();
+        names.iter().for_each(|name| std::fs::create_dir(dir.path().join(name)).unwrap());
+        let mut config = config(dir.path());
+        config.limits.parents = 4;
+        let paths = [b"~/d*/".to_vec(), b"~/d0/".to_vec(), b"~/d1/".to_vec()];
+        let (roots, problems) = open(&paths, &config);
+        assert_eq!(roots.len(), 4 + 2);
+        let named: Vec<_> = problems.iter().map(|p| p.path.as_slice()).collect();
+        assert_eq!(named, [&b"~/d4/"[..], b"~/d5/", b"~/d6/", b"~/d7/", b"~/d8/", b"~/d9/"]);
+        assert!(problems.iter().all(|p| p.error.code == ErrorCode::LIMIT));
     }
 
     #[test]

@@ -232,7 +232,7 @@ mod tests {
         std::fs::write(home.join("one.txt"), "1").unwrap();
         let scope = Scope::default();
         let typed = scope.typed(&home, b"~/*.txt").unwrap();
-        let found = expand(scope.base(), &typed.pattern()).unwrap();
+        let found = expand(scope.base(), &typed.pattern(), &mut 1).unwrap();
         assert_eq!(found, [home.join("one.txt").as_os_str().as_bytes()]);
         assert_eq!(typed.as_typed(found[0].clone()), b"~/one.txt");
     }

@@ -155,7 +155,7 @@ fn receive_options(typed: Vec<u8>, config: &Config, scope: Scope) -> V1ReceiveOp
 /// the engine ends the session with EXCEPTION.
 fn send_options(pull: &PullOpening, config: &Config, scope: &Scope) -> V1SendOptions {
     let paths: Vec<Vec<u8>> = pull.srcs.iter().map(|src| src.clone().into_bytes()).collect();
-    let (roots, problems) = open_sources(&paths, &config.home, scope, open_pull_source);
+    let (roots, problems) = open_sources(&paths, config, scope, open_pull_source);
     let single = matches!(paths.as_slice(), [path] if !has_magic(path))
         && matches!(roots.as_slice(), [root] if SourceRoot::is_single(root));
     V1SendOptions {

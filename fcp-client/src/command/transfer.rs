@@ -8,11 +8,11 @@ use fcp_common::engine::{
     self, Counters, Destination, DestinationOptions, Duplex, Ended, Inlet, OpenDestination,
     ReceiveOptions, RequestBy, SendOptions, SessionError,
 };
-use fcp_common::fs::{DirPool, umask};
+use fcp_common::fs::{Base, DirPool, umask};
 use fcp_common::select::operand::has_magic;
 use fcp_common::select::{Rule, RuleSet, Wanted};
 use fcp_common::transfer::{Admits, Config, RootMetaRule};
-use fcp_common::walk::{Place, SourceRoot, WalkOptions, io_error};
+use fcp_common::walk::{Parents, Place, SourceRoot, WalkOptions, io_error};
 use fcp_proto::packet::{self, Durability, Options, Problem, Request, Summary};
 use fcp_proto::version::{Agreed, Hello, negotiate};
 
@@ -200,10 +200,11 @@ impl Job<'_> {
 
     fn open_sources(&self, sources: &[Target]) -> (Vec<SourceRoot>, Vec<Problem>) {
         let pool = DirPool::new(OPEN_DIRS);
+        let mut parents = Parents::new(&Base::Unrestricted, &pool, most_parents());
         let (mut roots, mut problems) = (Vec::new(), Vec::new());
         for source in sources {
             let Target::Local(path) = source else { continue };
-            match SourceRoot::open(path, &pool) {
+            match parents.open(path) {
                 Ok(root) => roots.push(root),
                 Err(error) => {
                     problems.push(Problem { path: path.clone(), error: io_error(&error) })
@@ -335,6 +336,14 @@ pub(super) struct Sources {
     pub(super) problems: Vec<Problem>,
     /// There is one, and it is no directory.
     pub(super) single: bool,
+}
+
+/// Directories that sources may be in: all files that this process may open but those that the
+/// transfer needs, and half of them where they are few.
+fn most_parents() -> usize {
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let files = files.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX));
+    (files / 2).max(files.saturating_sub(OPEN_DIRS + 128))
 }
 
 fn env(name: &str) -> Option<std::ffi::OsString> {

@@ -1,26 +1,22 @@
 //! What a source operand of a version 1 PULL means, and how its files are read.
 
 use std::io;
-use std::sync::Arc;
 
 use fcp_proto::SourceVersion;
 use fcp_proto::limits::BLOCK;
 use md5::{Digest, Md5};
 
-use crate::fs::{Base, DirPool, File, Stat};
-use crate::walk::{Source, SourceRoot};
+use crate::fs::{File, Stat};
+use crate::walk::{Parents, Source, SourceRoot};
 
 /// How often a file is hashed anew because it changed meanwhile.
 const TRIES: u32 = 3;
 
 /// Opens a source of a PULL: a directory stands for its contents, whether or not a slash ends its
 /// name; anything else for itself.
-pub fn open_pull_source(base: &Base, path: &[u8], pool: &Arc<DirPool>) -> io::Result<SourceRoot> {
-    let contents = [path, b"/"].concat();
-    match SourceRoot::open_in(base, &contents, pool) {
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-            SourceRoot::open_in(base, path, pool)
-        }
+pub fn open_pull_source(parents: &mut Parents, path: &[u8]) -> io::Result<SourceRoot> {
+    match parents.open(&[path, b"/"].concat()) {
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => parents.open(path),
         opened => opened,
     }
 }

@@ -16,7 +16,7 @@ use fcp_common::version1::{
     ReceiveConfig, SEND_WINDOW, V1Filter, V1ReceiveOptions, V1SendOptions, WINDOW, destination_at,
     open_pull_source, receive, send,
 };
-use fcp_common::walk::{SourceRoot, WalkOptions};
+use fcp_common::walk::{Parents, SourceRoot, WalkOptions};
 use fcp_proto::packet::{Durability, Outcome, Problem, Summary};
 
 /// Notes what a session tells.
@@ -46,7 +46,7 @@ pub fn send_options(operand: &Path, as_server: bool, notes: &Arc<Notes>) -> V1Se
     let bytes = operand.as_os_str().as_encoded_bytes();
     let pool = DirPool::new(64);
     let root = match as_server {
-        true => open_pull_source(&Base::Unrestricted, bytes, &pool),
+        true => open_pull_source(&mut Parents::new(&Base::Unrestricted, &pool, 1), bytes),
         false => SourceRoot::open(bytes, &pool),
     }
     .unwrap();
