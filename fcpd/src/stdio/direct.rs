@@ -99,6 +99,10 @@ async fn take(server: &Server, stream: TcpStream, acceptor: &TlsAcceptor) {
                 server.refusals.log(why.kind(), why);
             }
         }
+        // A small session is over before its direct connections are up.
+        Ok(Err(NotTaken::Io(why))) if why.kind() == io::ErrorKind::UnexpectedEof => {
+            tracing::debug!("a direct connection was given up: {why}");
+        }
         Ok(Err(why)) => {
             server.refusals.log("direct", format_args!("dropped a direct connection: {why}"));
         }
