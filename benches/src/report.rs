@@ -1,6 +1,5 @@
 //! Medians, ratios and the files of a side-by-side run: `raw.csv`, `setup.md`, `summary.md`.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -75,15 +74,7 @@ impl Results {
         for Row { workload, tool, round, sample } in &self.rows {
             let source = self.sources.iter().find(|(w, _)| w == workload);
             let (files, bytes) = source.map_or((0, 0), |(_, s)| (s.files, s.bytes));
-            let Sample { wall, cpu, peak_kib } = sample;
-            let peak = *peak_kib as f64 / 1024.0;
-            // Writing to a String cannot fail.
-            let _ = writeln!(
-                csv,
-                "{},{},{round},{files},{bytes},{wall:.4},{cpu:.2},{peak:.1}",
-                workload.name(),
-                tool.name()
-            );
+            csv += &csv_line(workload.name(), tool.name(), *round, (files, bytes), sample);
         }
         csv
     }
@@ -204,6 +195,19 @@ pub fn versions(programs: &[(&str, &str)]) -> String {
         }
     }
     text
+}
+
+/// One measured run as a line of the raw rows, under their header.
+pub fn csv_line(
+    case: &str,
+    tool: &str,
+    round: usize,
+    (files, bytes): (u64, u64),
+    sample: &Sample,
+) -> String {
+    let Sample { wall, cpu, peak_kib } = sample;
+    let peak = *peak_kib as f64 / 1024.0;
+    format!("{case},{tool},{round},{files},{bytes},{wall:.4},{cpu:.2},{peak:.1}\n")
 }
 
 #[cfg(test)]

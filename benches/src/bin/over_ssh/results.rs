@@ -1,13 +1,12 @@
 //! Medians, goals and the files of a run.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use fcp_benches::machine::Machine;
 use fcp_benches::measure::Sample;
-use fcp_benches::report::{Summary, rate, versions};
+use fcp_benches::report::{Summary, csv_line, rate, versions};
 use fcp_benches::workload::{Source, Workload};
 
 use crate::tools::{Case, Tool};
@@ -170,15 +169,7 @@ impl Results {
         for Row { case, tool, round, sample } in &self.rows {
             let source = self.sources.iter().find(|(c, _)| c == case);
             let (files, bytes) = source.map_or((0, 0), |(_, s)| (s.files, s.bytes));
-            let Sample { wall, cpu, peak_kib } = sample;
-            let peak = *peak_kib as f64 / 1024.0;
-            // Writing to a String cannot fail.
-            let _ = writeln!(
-                csv,
-                "{},{},{round},{files},{bytes},{wall:.4},{cpu:.2},{peak:.1}",
-                case.name(),
-                tool.name()
-            );
+            csv += &csv_line(&case.name(), tool.name(), *round, (files, bytes), sample);
         }
         csv
     }
