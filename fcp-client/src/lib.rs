@@ -1,8 +1,9 @@
 //! The fcp client: from what was typed to an exit code.
 //!
 //! [`cli`] is what was typed, [`config`] what holds besides, [`target`] what an operand means,
-//! [`connect`] how a server is reached, [`command`] what each command does, [`interrupt`] what a
-//! signal does meanwhile, [`ui`] every byte printed and every exit code.
+//! [`connect`] how a server is reached, [`location`] folders here and behind SFTP, [`job`] the copy
+//! engine of `jobs.yaml`, [`secret`] what is never printed, [`command`] what each command does,
+//! [`interrupt`] what a signal does meanwhile, [`ui`] every byte printed and every exit code.
 
 pub mod cli;
 pub mod command;
@@ -10,6 +11,10 @@ pub mod config;
 pub mod connect;
 pub mod error;
 pub mod interrupt;
+#[cfg(feature = "job")]
+pub mod job;
+pub mod location;
+pub mod secret;
 pub mod target;
 pub mod ui;
 

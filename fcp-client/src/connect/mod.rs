@@ -24,7 +24,7 @@ use std::time::Duration;
 
 pub use plain::Purpose;
 pub use reach::{Reach, Running, Session, open};
-pub use ssh::end_all;
+pub use ssh::{SshOptions, end_all};
 
 /// How long connecting and each answer of the greeting may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);

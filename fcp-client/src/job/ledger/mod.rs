@@ -1,0 +1,146 @@
+//! What was done with every file, so that nothing is done twice and nothing is forgotten.
+//!
+//! The interface is small on purpose: another ledger, in a database that several machines share,
+//! stands behind the same calls.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use fcp_proto::path::RelPath;
+
+/// One version of one file of a job's source. A late file with an old time is another entity.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Entity {
+    /// The job's key and where its source is, so that a copied jobs.yaml does not inherit a ledger.
+    pub job: String,
+    /// Below `base_path`.
+    pub path: RelPath,
+    /// Bytes.
+    pub size: u64,
+    /// Nanoseconds since the epoch.
+    pub mtime: i128,
+}
+
+/// How far a file has come. Each state is durable before the step that it allows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Being copied to `temp`.
+    Claimed {
+        /// Below the destination's base.
+        temp: RelPath,
+    },
+    /// `temp` is whole and proven; it may be renamed.
+    Verified {
+        /// Below the destination's base.
+        temp: RelPath,
+        /// Its final name, likewise.
+        to: RelPath,
+        /// `sha256:<hex>` where content was proven.
+        hash: Option<String>,
+    },
+    /// It had its final name; what the consumer did since is the consumer's business.
+    Delivered {
+        /// Below the destination's base.
+        to: RelPath,
+        /// `sha256:<hex>` where content was proven.
+        hash: Option<String>,
+    },
+    /// The source is being put away to `moved` (none for DELETE).
+    Leaving {
+        /// The final name of the copy.
+        to: RelPath,
+        /// `sha256:<hex>`.
+        hash: Option<String>,
+        /// Where the source goes, below its base.
+        moved: Option<RelPath>,
+    },
+    /// Nothing is left to do.
+    Finished {
+        /// The final name of the copy.
+        to: RelPath,
+        /// `sha256:<hex>` where content was proven.
+        hash: Option<String>,
+        /// What became of the source, for people.
+        action: String,
+    },
+}
+
+/// A ledger's line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// The ledger's own number of the entity.
+    pub id: i64,
+    /// Which file.
+    pub entity: Entity,
+    /// How far it is.
+    pub state: State,
+    /// Seconds since the epoch of the last change.
+    pub changed: i64,
+    /// Tries so far.
+    pub attempts: u32,
+    /// The last error, if the last try failed.
+    pub error: Option<String>,
+}
+
+/// What a claim came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// Ours, never seen before; its number.
+    New(i64),
+    /// Ours; an earlier run left it in this state, with these ranges of the temp written.
+    Resumed(Record, Vec<(Range<u64>, u128)>),
+    /// Done already; not ours.
+    Done(Record),
+    /// Another run holds it.
+    Taken {
+        /// Which: `host:pid:start`.
+        owner: String,
+    },
+}
+
+/// A ledger failed; the run must not go on.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the ledger {place}: {text}")]
+pub struct LedgerError {
+    /// Its file.
+    pub place: String,
+    /// What is wrong and what to do.
+    pub text: String,
+}
+
+/// What a run needs of a ledger. Calls may come from many tasks at the same time; an answer means
+/// that what was told is durable.
+pub trait Ledger: Send + Sync {
+    /// Claims an entity for this run, until `lease` is over or it is released; `temp` is where a
+    /// new one will be staged.
+    fn claim(
+        &self,
+        entity: Entity,
+        temp: RelPath,
+        lease: Duration,
+    ) -> impl Future<Output = Result<Claim, LedgerError>> + Send;
+    /// Keeps all claims of this run for another `lease`.
+    fn renew(&self, lease: Duration) -> impl Future<Output = Result<(), LedgerError>> + Send;
+    /// Moves an entity on.
+    fn record(&self, id: i64, state: State)
+    -> impl Future<Output = Result<(), LedgerError>> + Send;
+    /// Notes a written range of a claimed entity's temp. Told without waiting; durable at some time.
+    fn written(&self, id: i64, range: Range<u64>, digest: u128);
+    /// Forgets the ranges of a claimed entity: its temp begins afresh, under this name.
+    fn restart(
+        &self,
+        id: i64,
+        temp: RelPath,
+    ) -> impl Future<Output = Result<(), LedgerError>> + Send;
+    /// Gives an entity back, with the error of this try if it failed.
+    fn release(
+        &self,
+        id: i64,
+        error: Option<String>,
+    ) -> impl Future<Output = Result<(), LedgerError>> + Send;
+    /// The lines of a job that are not finished, to be recovered before anything is listed.
+    fn open(&self, job: &str) -> impl Future<Output = Result<Vec<Record>, LedgerError>> + Send;
+    /// When this version of a file was first seen (seconds since the epoch), noting it now if it
+    /// never was: for places whose clock cannot be measured.
+    fn first_seen(&self, entity: &Entity) -> impl Future<Output = Result<i64, LedgerError>> + Send;
+}

@@ -1,0 +1,62 @@
+//! What a run tells while it goes on and when it is over.
+
+use serde::Serialize;
+
+/// Something happened to a file, or to the whole job.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum JobEvent {
+    /// A file is being copied; `bytes` in all.
+    Started { job: String, file: String, bytes: u64, worker: usize },
+    /// More of it is there.
+    Progress { job: String, file: String, worker: usize, bytes: u64 },
+    /// It is delivered and put away; or in a dry run it would be.
+    Done(FileRecord),
+    /// It was left alone.
+    Skipped { job: String, file: String, why: String },
+    /// It failed for good in this run.
+    Failed { job: String, file: String, attempts: u32, error: String },
+    /// Something about a folder or the job that a person should know.
+    Note { job: String, text: String },
+}
+
+/// One delivered file: a line of the audit.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct FileRecord {
+    pub when: String,
+    pub job: String,
+    pub source: String,
+    pub destination: String,
+    /// Bytes.
+    pub size: u64,
+    /// `sha256:<hex>` where the content was proven.
+    pub hash: Option<String>,
+    pub proven_by: String,
+    pub attempts: u32,
+    pub seconds: f64,
+    /// What became of the source: `moved to ...`, `zipped to ...`, `deleted`, `kept`.
+    pub action: String,
+    /// Bytes that an earlier run had brought.
+    pub resumed: u64,
+}
+
+/// The end of a job.
+#[derive(Clone, Debug, Default, Serialize)]
+#[allow(missing_docs)]
+pub struct JobSummary {
+    pub job: String,
+    pub dry_run: bool,
+    pub found: u64,
+    pub delivered: u64,
+    pub skipped: u64,
+    pub failed: u64,
+    /// Content bytes that were sent.
+    pub bytes: u64,
+    pub seconds: f64,
+    /// Folders that are not there.
+    pub missing_folders: Vec<String>,
+    /// Why the job ended early, if it did.
+    pub error: Option<String>,
+    pub exit_code: u8,
+}
