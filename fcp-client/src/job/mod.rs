@@ -5,5 +5,6 @@
 //! [`report`] what is told of it; [`log`] and [`audit`] keep that, [`lock`] keeps two runs apart.
 
 pub mod ledger;
+pub mod recover;
 pub mod report;
 pub mod spec;
