@@ -14,6 +14,8 @@ use fcp_common::fs::Kind;
 use fcp_proto::meta::Timestamp;
 use fcp_proto::path::{Name, RelPath};
 
+use sha2::{Digest as _, Sha256};
+
 use super::ledger::State;
 use super::spec::{Action, JobSpec, Layout, Overwrite};
 use crate::location::{Clock, Listing, Meta};
@@ -513,13 +515,19 @@ pub fn stays(action: Action, why: Stays) -> Skip {
     }
 }
 
-enum Verdict {
+/// What the overwrite rule says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is replaced.
     Replace,
+    /// It counts as the same, by its size.
     Same,
+    /// It stays.
     Stays(Stays),
 }
 
-fn rule(overwrite: Overwrite, ours: &Meta, theirs: &Meta) -> Verdict {
+/// What happens to a file of the same name at the destination.
+pub fn rule(overwrite: Overwrite, ours: &Meta, theirs: &Meta) -> Verdict {
     use std::cmp::Ordering::{Equal, Greater, Less};
     match (overwrite, ours.size.cmp(&theirs.size)) {
         (Overwrite::Always, _) => Verdict::Replace,
@@ -574,9 +582,11 @@ pub fn temp_path(to: &RelPath, salt: Option<u32>) -> Option<RelPath> {
     if name.len() <= room {
         temp.extend_from_slice(&name);
     } else {
-        let digest = crate::job::short_digest(&name);
+        let digest = Sha256::digest(&name[..]);
         temp.extend_from_slice(&name[..room - 17]);
-        temp.extend_from_slice(format!("-{digest:016x}").as_bytes());
+        temp.push(b'-');
+        let hex = digest.iter().take(8).map(|byte| format!("{byte:02x}"));
+        temp.extend_from_slice(hex.collect::<String>().as_bytes());
     }
     if let Some(salt) = salt {
         temp.extend_from_slice(format!(".{salt:08x}").as_bytes());

@@ -176,6 +176,11 @@ pub trait Ledger: Send + Sync {
     /// The lines of a job that are not finished, to be recovered before anything is listed. Each
     /// must be claimed before anything is done about it.
     fn open(&self, job: &str) -> impl Future<Output = Result<Vec<Record>, LedgerError>> + Send;
+    /// What is known of these versions of files, in their order. Claims nothing.
+    fn known(
+        &self,
+        entities: Vec<Entity>,
+    ) -> impl Future<Output = Result<Vec<Option<Record>>, LedgerError>> + Send;
     /// When this version of a file was first seen (seconds since the epoch), noting it now if it
     /// never was: for places whose clock cannot be measured.
     fn first_seen(&self, entity: &Entity) -> impl Future<Output = Result<i64, LedgerError>> + Send;
