@@ -263,8 +263,7 @@ impl Source {
         each!(Source, self, it => it.stat().await)
     }
 
-    /// The content of a range in pieces of at most 1 MiB, in any order, with many pieces on their
-    /// way. What is not taken is not asked for: the reader is the back-pressure.
+    /// The content of a range in order, in pieces of at most 1 MiB, with many on their way. What is not taken is not asked for: the reader is the back-pressure.
     pub fn read_range(&self, range: std::ops::Range<u64>) -> Pieces {
         match self {
             Source::Local(it) => Pieces::Local(it.read_range(range)),
