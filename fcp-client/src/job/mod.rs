@@ -5,6 +5,8 @@
 //! [`report`] what is told of it; [`log`] and [`audit`] keep that, [`lock`] keeps two runs apart.
 
 pub mod ledger;
+pub mod lock;
 pub mod recover;
 pub mod report;
 pub mod spec;
+pub mod state;
