@@ -6,7 +6,9 @@
 
 pub mod ledger;
 pub mod plan;
+pub mod lock;
 pub mod recover;
 pub mod report;
 pub mod run;
 pub mod spec;
+pub mod state;
