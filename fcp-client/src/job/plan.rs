@@ -296,7 +296,8 @@ fn by_name(
     markers: &HashSet<Vec<u8>>,
 ) -> Option<Skip> {
     if kind == Kind::Dir {
-        let done = name.as_bytes() == spec.done.folder.as_bytes();
+        let done = spec.done.folder.split('/').find(|part| !part.is_empty());
+        let done = done.is_some_and(|done| name.as_bytes() == done.as_bytes());
         return Some(if done { Skip::DoneFolder } else { Skip::Directory });
     }
     if !spec.file_pattern.is_match(name.as_bytes()) {
