@@ -3,7 +3,13 @@
 //! The interface is small on purpose: another ledger, in a database that several machines share,
 //! stands behind the same calls.
 
+pub mod mem;
+mod owner;
 pub mod place;
+mod rules;
+pub mod sqlite;
+#[cfg(test)]
+mod tests;
 
 use std::ops::Range;
 use std::time::Duration;
