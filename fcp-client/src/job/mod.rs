@@ -6,8 +6,8 @@
 
 pub mod folders;
 pub mod ledger;
-pub mod plan;
 pub mod lock;
+pub mod plan;
 pub mod recover;
 pub mod report;
 pub mod run;

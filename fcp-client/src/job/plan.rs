@@ -266,7 +266,11 @@ pub fn span(time: Duration) -> String {
 }
 
 /// What a folder has for the job, and what is left alone for its name or kind.
-pub fn sift(spec: &JobSpec, folder: &RelPath, listing: &Listing) -> (Vec<Candidate>, Vec<(RelPath, Skip)>) {
+pub fn sift(
+    spec: &JobSpec,
+    folder: &RelPath,
+    listing: &Listing,
+) -> (Vec<Candidate>, Vec<(RelPath, Skip)>) {
     let names: HashSet<&[u8]> = listing.entries.iter().map(|e| e.name.as_bytes()).collect();
     let markers = markers(spec, &names);
     let (mut candidates, mut skipped) = (Vec::new(), Vec::new());
@@ -316,8 +320,7 @@ fn by_name(
         return Some(Skip::Marker);
     }
     let marker = marker(pattern, name);
-    (!names.contains(marker.as_slice()))
-        .then(|| Skip::MarkerMissing(fcp_proto::escape(&marker)))
+    (!names.contains(marker.as_slice())).then(|| Skip::MarkerMissing(fcp_proto::escape(&marker)))
 }
 
 /// The names that are markers of others here.
@@ -348,8 +351,15 @@ fn shown(folder: &RelPath, name: &[u8]) -> RelPath {
 /// browsers', WinSCP's, and the usual endings.
 pub fn is_temp(name: &[u8]) -> bool {
     const ENDINGS: [&str; 9] = [
-        ".tmp", ".temp", ".part", ".partial", ".filepart", ".crdownload", ".inprogress",
-        ".uploading", "~",
+        ".tmp",
+        ".temp",
+        ".part",
+        ".partial",
+        ".filepart",
+        ".crdownload",
+        ".inprogress",
+        ".uploading",
+        "~",
     ];
     let lower = name.to_ascii_lowercase();
     lower.starts_with(TEMP_PREFIX)
@@ -385,7 +395,8 @@ pub fn ripe(meta: &Meta, now: Now, min: Duration, first_seen: Option<i64>) -> Op
         return None;
     }
     let (Clock::Skew { millis, error }, Some(mtime)) = (now.clock, meta.mtime) else {
-        let seen = millis_span(now.ours.saturating_sub(first_seen.unwrap_or(i64::MAX / 1000) * 1000));
+        let seen =
+            millis_span(now.ours.saturating_sub(first_seen.unwrap_or(i64::MAX / 1000) * 1000));
         return (seen < min).then_some(Skip::NotSeenLong { seen, min });
     };
     let theirs = now.ours.saturating_add(millis);

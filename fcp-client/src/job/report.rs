@@ -6,6 +6,7 @@ use serde::Serialize;
 
 /// Something happened to a file, or to the whole job.
 #[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum JobEvent {
     /// A file is being copied; `bytes` in all.

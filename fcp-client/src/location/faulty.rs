@@ -90,10 +90,50 @@ impl Faults {
     }
 }
 
+type Work<'a, T> = std::pin::Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
+
+/// Does the same call on whichever variant it is: a box, as a location holds this one.
+macro_rules! within {
+    ($self:expr, $it:ident => $call:expr) => {
+        match &$self.inner {
+            Inner::Local($it) => Box::pin($call),
+            Inner::Sftp($it) => Box::pin($call),
+        }
+    };
+    ($self:expr, $it:ident => $call:expr, $wrap:ident) => {
+        match &$self.inner {
+            Inner::Local($it) => Box::pin(async move { $call.await.map($wrap::Local) }),
+            Inner::Sftp($it) => Box::pin(async move { $call.await.map($wrap::Sftp) }),
+        }
+    };
+}
+
+#[derive(Clone, Debug)]
+enum Inner {
+    Local(super::local::Local),
+    Sftp(super::sftp::Sftp),
+}
+
+impl Inner {
+    fn name(&self) -> &str {
+        match self {
+            Inner::Local(it) => it.name(),
+            Inner::Sftp(it) => it.name(),
+        }
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        match self {
+            Inner::Local(it) => it.capabilities(),
+            Inner::Sftp(it) => it.capabilities(),
+        }
+    }
+}
+
 /// The location.
 #[derive(Clone)]
 pub struct Faulty {
-    inner: Box<Location>,
+    inner: Inner,
     faults: Arc<Faults>,
 }
 
@@ -106,22 +146,33 @@ impl fmt::Debug for Faulty {
 #[allow(missing_docs)]
 impl Faulty {
     pub fn over(inner: Location, faults: &Arc<Faults>) -> Location {
-        Location::Faulty(Faulty { inner: Box::new(inner), faults: Arc::clone(faults) })
+        let inner = match inner {
+            Location::Local(it) => Inner::Local(it),
+            Location::Sftp(it) => Inner::Sftp(it),
+            Location::Faulty(it) => it.inner,
+        };
+        Location::Faulty(Faulty { inner, faults: Arc::clone(faults) })
     }
 
-    async fn call<T>(&self, op: Op, path: &RelPath, work: impl Future<Output = Result<T>>) -> Result<T> {
+    async fn call<T>(&self, op: Op, path: &RelPath, work: Work<'_, T>) -> Result<T> {
         let name = format!("{op} {}: {path}", self.inner.name());
         let fault = self.faults.next(name.clone());
         (self.faults.check)(&name);
         let failed = |reason| {
-            LocationError::new(self.inner.name(), op, path.as_bytes(), reason, "as the test wants it")
+            LocationError::new(
+                self.inner.name(),
+                op,
+                path.as_bytes(),
+                reason,
+                "as the test wants it",
+            )
         };
         match fault {
             Some(Fault::Fails(reason)) => return Err(failed(reason)),
             Some(Fault::DiesBefore) => self.die().await,
             _ => {}
         }
-        let done = Box::pin(work).await;
+        let done = work.await;
         (self.faults.check)(&name);
         match fault {
             Some(Fault::Unanswered(reason)) => return Err(failed(reason)),
@@ -147,27 +198,27 @@ impl Faulty {
     }
 
     pub async fn list(&self, dir: &RelPath) -> Result<Listing> {
-        self.call(Op::List, dir, self.inner.list(dir)).await
+        self.call(Op::List, dir, within!(self, it => it.list(dir))).await
     }
 
     pub async fn stat(&self, path: &RelPath) -> Result<Option<Meta>> {
-        self.call(Op::Stat, path, self.inner.stat(path)).await
+        self.call(Op::Stat, path, within!(self, it => it.stat(path))).await
     }
 
     pub async fn open(&self, path: &RelPath) -> Result<Source> {
-        self.call(Op::Open, path, self.inner.open(path)).await
+        self.call(Op::Open, path, within!(self, it => it.open(path), Source)).await
     }
 
     pub async fn create(&self, path: &RelPath) -> Result<Sink> {
-        self.call(Op::Create, path, self.inner.create(path)).await
+        self.call(Op::Create, path, within!(self, it => it.create(path), Sink)).await
     }
 
     pub async fn reopen(&self, path: &RelPath) -> Result<Sink> {
-        self.call(Op::Open, path, self.inner.reopen(path)).await
+        self.call(Op::Open, path, within!(self, it => it.reopen(path), Sink)).await
     }
 
     pub async fn read_small(&self, path: &RelPath, size: u64) -> Result<(Bytes, Meta)> {
-        self.call(Op::Read, path, self.inner.read_small(path, size)).await
+        self.call(Op::Read, path, within!(self, it => it.read_small(path, size))).await
     }
 
     pub async fn write_small(
@@ -177,54 +228,59 @@ impl Faulty {
         meta: SetMeta,
         durable: bool,
     ) -> Result<()> {
-        self.call(Op::Write, path, self.inner.write_small(path, content, meta, durable)).await
+        self.call(
+            Op::Write,
+            path,
+            within!(self, it => it.write_small(path, content, meta, durable)),
+        )
+        .await
     }
 
     pub async fn rename_new(&self, from: &RelPath, to: &RelPath) -> Result<()> {
-        self.call(Op::Rename, from, self.inner.rename_new(from, to)).await
+        self.call(Op::Rename, from, within!(self, it => it.rename_new(from, to))).await
     }
 
     pub async fn replace(&self, from: &RelPath, to: &RelPath) -> Result<()> {
-        self.call(Op::Rename, from, self.inner.replace(from, to)).await
+        self.call(Op::Rename, from, within!(self, it => it.replace(from, to))).await
     }
 
     pub async fn recover_replace(&self, to: &RelPath) -> Result<()> {
-        self.call(Op::Rename, to, self.inner.recover_replace(to)).await
+        self.call(Op::Rename, to, within!(self, it => it.recover_replace(to))).await
     }
 
     pub async fn remove(&self, path: &RelPath) -> Result<()> {
-        self.call(Op::Remove, path, self.inner.remove(path)).await
+        self.call(Op::Remove, path, within!(self, it => it.remove(path))).await
     }
 
     pub async fn make_dirs(&self, dir: &RelPath) -> Result<()> {
-        self.call(Op::MakeDir, dir, self.inner.make_dirs(dir)).await
+        self.call(Op::MakeDir, dir, within!(self, it => it.make_dirs(dir))).await
     }
 
     pub async fn set_meta(&self, path: &RelPath, meta: SetMeta) -> Result<()> {
-        self.call(Op::SetMeta, path, self.inner.set_meta(path, meta)).await
+        self.call(Op::SetMeta, path, within!(self, it => it.set_meta(path, meta))).await
     }
 
     pub async fn sync_dir(&self, dir: &RelPath) -> Result<bool> {
-        self.call(Op::Sync, dir, self.inner.sync_dir(dir)).await
+        self.call(Op::Sync, dir, within!(self, it => it.sync_dir(dir))).await
     }
 
     pub async fn clock(&self, dir: &RelPath) -> Result<Clock> {
-        self.call(Op::Stat, dir, self.inner.clock(dir)).await
+        self.call(Op::Stat, dir, within!(self, it => it.clock(dir))).await
     }
 
     pub async fn digest(&self, path: &RelPath, kinds: &[DigestKind]) -> Result<Option<Digest>> {
-        self.call(Op::Hash, path, self.inner.digest(path, kinds)).await
+        self.call(Op::Hash, path, within!(self, it => it.digest(path, kinds))).await
     }
 
     pub async fn read_link(&self, path: &RelPath) -> Result<Vec<u8>> {
-        self.call(Op::ReadLink, path, self.inner.read_link(path)).await
+        self.call(Op::ReadLink, path, within!(self, it => it.read_link(path))).await
     }
 
     pub async fn symlink(&self, content: &[u8], path: &RelPath) -> Result<()> {
-        self.call(Op::Symlink, path, self.inner.symlink(content, path)).await
+        self.call(Op::Symlink, path, within!(self, it => it.symlink(content, path))).await
     }
 
     pub async fn remove_dir(&self, path: &RelPath) -> Result<()> {
-        self.call(Op::Remove, path, self.inner.remove_dir(path)).await
+        self.call(Op::Remove, path, within!(self, it => it.remove_dir(path))).await
     }
 }

@@ -188,6 +188,14 @@ impl Ledger for MemRun {
         Ok(records.filter(is_open).cloned().collect())
     }
 
+    async fn known(&self, entities: Vec<Entity>) -> Result<Vec<Option<Record>>, LedgerError> {
+        self.shared.called()?;
+        let tables = self.shared.lock();
+        let line = |entity: &Entity| tables.lines.get(tables.ids.get(entity)?);
+        let record = |entity| line(entity).map(|line| line.record.clone());
+        Ok(entities.iter().map(record).collect())
+    }
+
     async fn first_seen(&self, entity: &Entity) -> Result<i64, LedgerError> {
         self.shared.called()?;
         let now = self.shared.now();

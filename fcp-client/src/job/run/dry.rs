@@ -164,7 +164,9 @@ impl Dry {
         };
         steps.extend(self.after());
         let to = match &record.state {
-            State::Verified { to, .. } | State::Delivered { to, .. } | State::Leaving { to, .. } => to,
+            State::Verified { to, .. }
+            | State::Delivered { to, .. }
+            | State::Leaving { to, .. } => to,
             _ => path,
         };
         self.tell.planned(path, to, 0, steps);

@@ -70,7 +70,13 @@ pub(super) struct File<'a, L> {
 
 impl<'a, L: Ledger + 'static> File<'a, L> {
     /// Takes a claimed entity over: a new one, or as an earlier run left it.
-    pub(super) fn new(run: &'a Arc<Run<L>>, id: i64, take: Take, temp: RelPath, worker: usize) -> Self {
+    pub(super) fn new(
+        run: &'a Arc<Run<L>>,
+        id: i64,
+        take: Take,
+        temp: RelPath,
+        worker: usize,
+    ) -> Self {
         File {
             run,
             id,
@@ -117,7 +123,8 @@ impl<'a, L: Ledger + 'static> File<'a, L> {
             let again = error.is_transient() || self.is_worth_a_try(error);
             if !again || self.attempts >= max || self.run.stop.is_over() {
                 if error.is_transient() && self.run.breaker.exhausted(first, error) {
-                    let text = format!("{error}; nothing got through any more, so the run ends here");
+                    let text =
+                        format!("{error}; nothing got through any more, so the run ends here");
                     self.run.stop.halt(super::Halt::Dead(text));
                 }
                 return self.give_up(trouble).await;
@@ -178,7 +185,8 @@ impl<'a, L: Ledger + 'static> File<'a, L> {
 
     /// What is there, of the names of the state.
     async fn look(&self) -> Result<Look, Trouble> {
-        let none = Look { temp: Seen::Gone, last: Seen::Gone, source: Seen::Gone, moved: Seen::Gone };
+        let none =
+            Look { temp: Seen::Gone, last: Seen::Gone, source: Seen::Gone, moved: Seen::Gone };
         let source = self.look_source().await?;
         Ok(match &self.state {
             State::Claimed { temp } => {
@@ -221,7 +229,12 @@ impl<'a, L: Ledger + 'static> File<'a, L> {
     }
 
     /// A temp that was neither synced nor hashed may have the right length and nothing in it.
-    async fn look_verified(&self, temp: &RelPath, hashed: bool, source: Seen) -> Result<Seen, Trouble> {
+    async fn look_verified(
+        &self,
+        temp: &RelPath,
+        hashed: bool,
+        source: Seen,
+    ) -> Result<Seen, Trouble> {
         let seen = self.look_there(temp).await?;
         if seen != Seen::Same || hashed || source != Seen::Same {
             return Ok(seen);
@@ -591,7 +604,9 @@ impl<L: Ledger + 'static> File<'_, L> {
         let action = match (left, moved) {
             (Left::Kept, _) => "kept".to_owned(),
             (Left::KeptUnproven, _) => "kept: its copy is not there to be proven".to_owned(),
-            (Left::Away, Some(Some(moved))) if self.run.spec().done.zip => format!("zipped to {moved}"),
+            (Left::Away, Some(Some(moved))) if self.run.spec().done.zip => {
+                format!("zipped to {moved}")
+            }
             (Left::Away, Some(Some(moved))) => format!("moved to {moved}"),
             (Left::Away, Some(None)) => "deleted".to_owned(),
             (Left::Away, None) => "gone or changed before it was put away".to_owned(),

@@ -100,7 +100,8 @@ fn summary(tell: &Teller, stop: &Stop, began: Instant) -> JobSummary {
         None if summary.failed > 0 => 23,
         None => 0,
         Some(Halt::Cancelled) => {
-            summary.error = Some("interrupted; the next run goes on where this one ended".to_owned());
+            summary.error =
+                Some("interrupted; the next run goes on where this one ended".to_owned());
             20
         }
         Some(Halt::Dead(text)) => {

@@ -16,14 +16,14 @@ const DEAD_AFTER: u32 = 3;
 
 /// The wait before try `attempt` + 1: `base`, doubled for each further one, of which `random` (all
 /// of `u32`) takes away up to a half, so that what failed together does not come back together.
-pub fn delay(base: Duration, attempt: u32, random: u32) -> Duration {
+pub(super) fn delay(base: Duration, attempt: u32, random: u32) -> Duration {
     let doubled = base.saturating_mul(1 << attempt.saturating_sub(1).min(16)).min(LONGEST);
     let taken = doubled.as_secs_f64() / 2.0 * f64::from(random) / f64::from(u32::MAX);
     doubled.saturating_sub(Duration::from_secs_f64(taken))
 }
 
 /// Random bits, for names and waits.
-pub fn random() -> u32 {
+pub(super) fn random() -> u32 {
     let mut bytes = [0; 4];
     let filled = getrandom(&mut bytes, GetRandomFlags::empty()).unwrap_or(0);
     // Without a random source the time does: nothing here is a secret.
@@ -37,7 +37,7 @@ pub fn random() -> u32 {
 
 /// Knows when a host is dead, so that not every file has to find out for itself.
 #[derive(Debug, Default)]
-pub struct Breaker {
+pub(super) struct Breaker {
     state: Mutex<State>,
 }
 
@@ -49,7 +49,7 @@ struct State {
 
 impl Breaker {
     /// Something worked.
-    pub fn succeeded(&self, now: Instant) {
+    pub(super) fn succeeded(&self, now: Instant) {
         let mut state = self.lock();
         state.last_success = Some(now);
         state.exhausted = 0;
@@ -57,7 +57,7 @@ impl Breaker {
 
     /// A file ran out of tries for this transient error, the first of which was at `since`; whether
     /// the host is dead now.
-    pub fn exhausted(&self, since: Instant, error: &LocationError) -> bool {
+    pub(super) fn exhausted(&self, since: Instant, error: &LocationError) -> bool {
         let mut state = self.lock();
         if state.last_success.is_some_and(|last| last >= since) {
             return false;

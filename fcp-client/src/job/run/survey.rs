@@ -90,7 +90,8 @@ async fn known<L: Ledger + 'static>(
     let all = || found.iter().flat_map(|folder| &folder.candidates);
     let entities = all().map(|one| run.entity(&one.path, &one.meta)).collect();
     let records = run.ledger.known(entities).await?;
-    let states = all().zip(records).filter_map(|(one, record)| Some((one.path.clone(), record?.state)));
+    let states =
+        all().zip(records).filter_map(|(one, record)| Some((one.path.clone(), record?.state)));
     Ok(states.collect())
 }
 
@@ -152,10 +153,7 @@ pub(super) fn now() -> i64 {
 }
 
 /// `stable_seconds`: what changes between two looks is still being written.
-async fn look_again<L: Ledger + 'static>(
-    run: &Run<L>,
-    found: &mut [Found],
-) -> Result<(), Trouble> {
+async fn look_again<L: Ledger + 'static>(run: &Run<L>, found: &mut [Found]) -> Result<(), Trouble> {
     let wait = run.spec().stable;
     if wait.is_zero() || found.iter().all(|folder| folder.candidates.is_empty()) {
         return Ok(());

@@ -7,8 +7,8 @@ use fcp_proto::path::RelPath;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::file::{self, End, File};
 use super::Run;
+use super::file::{self, End, File};
 use crate::job::ledger::Ledger;
 use crate::job::plan::Decision;
 

@@ -47,7 +47,8 @@ pub(super) async fn write(
     let reach = Reach { place: place.clone(), path: temp.clone(), handle };
     let (sink, length, hash) = blocking(move || {
         let mut writer = Writer::new(&reach, sink);
-        let hash = fill(&reach, &mut writer, &source, &name, &meta).map_err(|e| reach.failed(e, Op::Write))?;
+        let hash = fill(&reach, &mut writer, &source, &name, &meta)
+            .map_err(|e| reach.failed(e, Op::Write))?;
         let length = writer.end();
         Ok((writer.sink, length, hash))
     })
@@ -71,7 +72,8 @@ pub(super) async fn proves(
     let reach = Reach { place: place.clone(), path: path.clone(), handle: Handle::current() };
     let (name, wanted) = (content.name.clone(), content.meta.size);
     let hash = blocking(move || {
-        let reader = Reader { reach: &reach, source, size, at: 0, have: Bytes::new(), from: 0, lost: None };
+        let reader =
+            Reader { reach: &reach, source, size, at: 0, have: Bytes::new(), from: 0, lost: None };
         unpack(reader, &name, wanted)
     })
     .await?;
@@ -166,7 +168,11 @@ fn dos_time(time: Timestamp) -> DateTime {
 }
 
 /// The hash of the only file in a zip, if it has this name and size; `None` for any other zip.
-fn unpack(mut reader: Reader<'_>, name: &Name, wanted: u64) -> Result<Option<Vec<u8>>, LocationError> {
+fn unpack(
+    mut reader: Reader<'_>,
+    name: &Name,
+    wanted: u64,
+) -> Result<Option<Vec<u8>>, LocationError> {
     let hash = hash_of(&mut reader, name, wanted);
     // A zip that cannot be read for want of a connection is not a bad zip.
     match reader.lost {
@@ -280,7 +286,8 @@ impl Reader<'_> {
             while let Some(piece) = pieces.next().await {
                 let (offset, piece) = piece?;
                 let start = usize::try_from(offset.saturating_sub(self.at)).unwrap_or(usize::MAX);
-                let room = start.checked_add(piece.len()).and_then(|end| window.get_mut(start..end));
+                let room =
+                    start.checked_add(piece.len()).and_then(|end| window.get_mut(start..end));
                 match room {
                     Some(room) => room.copy_from_slice(&piece),
                     None => return Err(content::changed(&self.reach.place, &self.reach.path)),

@@ -131,6 +131,14 @@ pub(super) fn open(tx: &mut Tx<'_, '_>, job: &str) -> Result<Vec<Record>, Refuse
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
+/// The lines of these entities, in their order.
+pub(super) fn known(
+    tx: &mut Tx<'_, '_>,
+    entities: &[Entity],
+) -> Result<Vec<Option<Record>>, Refused> {
+    entities.iter().map(|entity| Ok(find(tx, entity)?.and_then(|(_, record)| record))).collect()
+}
+
 /// When an entity was first seen.
 pub(super) fn first_seen(tx: &mut Tx<'_, '_>, entity: &Entity) -> Result<i64, Refused> {
     let (size, mtime, nanos) = numbers(entity);

@@ -118,6 +118,10 @@ impl Ledger for SqliteRun {
         self.actor.call(move |tx| lines::open(tx, &job)).await
     }
 
+    async fn known(&self, entities: Vec<Entity>) -> Result<Vec<Option<Record>>, LedgerError> {
+        self.actor.call(move |tx| lines::known(tx, &entities)).await
+    }
+
     async fn first_seen(&self, entity: &Entity) -> Result<i64, LedgerError> {
         let entity = entity.clone();
         self.actor.call(move |tx| lines::first_seen(tx, &entity)).await

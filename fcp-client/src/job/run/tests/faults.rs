@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::support::{Bench, unzip};
@@ -20,10 +20,13 @@ struct Invariant {
     files: HashMap<String, Vec<u8>>,
     /// The consumer takes what is delivered at once.
     takes: bool,
+    /// One consumer, one look at a time.
+    turn: Mutex<()>,
 }
 
 impl Invariant {
     fn holds(&self, call: &str) {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         for (name, content) in &self.files {
             self.deliver(name, call);
             let whole = self.is_there(name, content)
@@ -66,15 +69,13 @@ fn bench(action: Action, zip: bool, takes: bool) -> Bench {
     bench.spec.transfer.chunk_size = 256 << 10;
     bench.spec.max_workers = 1;
     let large: Vec<u8> = (0..180_000_u32).flat_map(u32::to_le_bytes).collect();
-    let files = HashMap::from([
-        ("small".to_owned(), b"a small one".to_vec()),
-        ("large".to_owned(), large),
-    ]);
+    let files =
+        HashMap::from([("small".to_owned(), b"a small one".to_vec()), ("large".to_owned(), large)]);
     files.iter().for_each(|(name, content)| bench.put(name, content));
     let taken = bench.source().with_file_name("taken");
     std::fs::create_dir(&taken).unwrap();
     let (source, destination) = (bench.source(), bench.destination());
-    let invariant = Invariant { source, destination, taken, files, takes };
+    let invariant = Invariant { source, destination, taken, files, takes, turn: Mutex::default() };
     bench.faults = Some(Faults::new(move |call| invariant.holds(call)));
     bench
 }

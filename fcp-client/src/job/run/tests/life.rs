@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 use fcp_proto::path::RelPath;
 
 use super::support::{Bench, unzip};
-use crate::job::run::{Halt, dry_run};
 use crate::job::report::JobEvent;
+use crate::job::run::{Halt, dry_run};
 use crate::job::spec::{Action, Layout, Overwrite};
 
 fn age(bench: &Bench, name: &str, age: Duration) {
@@ -26,10 +26,7 @@ async fn kept_files_are_delivered_once_even_when_the_consumer_takes_them() {
     assert_eq!(summary.exit_code, 0);
     assert_eq!(bench.there("a.csv").unwrap(), b"one");
     let time = |end| std::fs::metadata(end).unwrap().modified().unwrap();
-    assert_eq!(
-        time(bench.source().join("a.csv")),
-        time(bench.destination().join("a.csv"))
-    );
+    assert_eq!(time(bench.source().join("a.csv")), time(bench.destination().join("a.csv")));
     assert_eq!(bench.action_of("a.csv"), "kept");
     std::fs::remove_file(bench.destination().join("a.csv")).unwrap();
     let summary = bench.run().await;
@@ -117,10 +114,7 @@ async fn s23_a_larger_file_there_stays_and_so_does_the_source() {
     assert_eq!(bench.there("larger").unwrap(), b"123");
     assert_eq!(bench.there("other").unwrap(), b"321");
     assert_eq!(bench.there("smaller").unwrap(), b"123");
-    assert_eq!(
-        bench.names(&bench.source()),
-        ["DONE/same", "DONE/smaller", "larger", "other"]
-    );
+    assert_eq!(bench.names(&bench.source()), ["DONE/same", "DONE/smaller", "larger", "other"]);
     let summary = bench.run().await;
     assert_eq!(summary.failed, 2, "it is told every time");
 }
@@ -223,13 +217,15 @@ async fn large_files_go_in_ranges() {
     bench.spec.transfer.chunk_size = 1 << 20;
     let content: Vec<u8> = (0..1_400_000_u32).flat_map(u32::to_le_bytes).collect();
     bench.put("large", &content);
-    std::fs::set_permissions(
-        bench.source().join("large"),
-        std::fs::Permissions::from_mode(0o640),
-    )
-    .unwrap();
+    std::fs::set_permissions(bench.source().join("large"), std::fs::Permissions::from_mode(0o640))
+        .unwrap();
     let summary = bench.run().await;
-    assert_eq!((summary.delivered, summary.bytes), (1, content.len() as u64), "{}", bench.why("large"));
+    assert_eq!(
+        (summary.delivered, summary.bytes),
+        (1, content.len() as u64),
+        "{}",
+        bench.why("large")
+    );
     assert!(bench.there("large").unwrap() == content);
     let mode = std::fs::metadata(bench.destination().join("large")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o640);
@@ -253,8 +249,7 @@ async fn a_dry_run_tells_what_a_run_does_and_touches_nothing() {
     bench.put_there("a", b"1");
     bench.put("b", b"12");
     let before = (bench.names(&bench.source()), bench.names(&bench.destination()));
-    let summary =
-        dry_run(bench.order(), Vec::new(), bench.listener(), &bench.stop).await;
+    let summary = dry_run(bench.order(), Vec::new(), bench.listener(), &bench.stop).await;
     assert_eq!((summary.delivered, summary.bytes, summary.exit_code), (2, 5, 0));
     assert_eq!(before, (bench.names(&bench.source()), bench.names(&bench.destination())));
     let events = bench.events.lock().unwrap();

@@ -10,15 +10,13 @@ use regex::bytes::Regex;
 use crate::job::ledger::mem::MemBook;
 use crate::job::report::{JobEvent, JobSummary};
 use crate::job::run::{Listener, Order, Stop, run_job};
-use crate::job::spec::{
-    Action, ClockRule, Done, End, JobSpec, Layout, Overwrite, Transfer,
-};
+use crate::job::spec::{Action, ClockRule, Done, End, JobSpec, Layout, Overwrite, Transfer};
 use crate::location::Location;
 use crate::location::faulty::{Faults, Faulty};
 use crate::location::local::Local;
 
 pub(super) struct Bench {
-    dir: tempfile::TempDir,
+    pub(super) dir: tempfile::TempDir,
     pub(super) spec: JobSpec,
     pub(super) book: MemBook,
     pub(super) folders: Vec<RelPath>,
