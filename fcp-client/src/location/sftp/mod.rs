@@ -1,9 +1,10 @@
 //! Folders behind an SFTP server.
 //!
 //! `wire` is what the bytes mean, `session` one conversation with many requests on their way,
-//! [`dial`] how a connection comes about, `pool` how many there are.
+//! [`dial`] how a connection comes about, [`pool`] how many there are.
 
 pub mod dial;
+pub mod pool;
 
 use std::ops::Range;
 
