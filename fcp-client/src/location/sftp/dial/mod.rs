@@ -1,8 +1,19 @@
 //! How a connection to an SFTP server comes about: the built-in client, or the system's `ssh`.
+//!
+//! [`dial`] makes a [`Connection`], which opens streams that speak SFTP and runs commands.
 
+mod connection;
+mod failure;
+
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
+pub use connection::{Connection, Future, Link, Output, Stream};
+
 use crate::connect::SshOptions;
+#[cfg(doc)]
+use crate::location::Reason;
+use crate::location::Result;
 use crate::secret::Secret;
 
 /// Where, and as whom.
@@ -62,4 +73,34 @@ pub enum Dialer {
     Builtin,
     /// The system's `ssh`.
     System,
+}
+
+impl Login {
+    /// How errors and logs call the server, e.g. `sftp user@host:2222`.
+    pub fn name(&self) -> String {
+        let mut name = "sftp ".to_owned();
+        if let Some(user) = &self.user {
+            let _ = write!(name, "{user}@");
+        }
+        match self.host.contains(':') {
+            true => name.extend(["[", &self.host, "]"]),
+            false => name.push_str(&self.host),
+        }
+        if let Some(port) = self.port {
+            let _ = write!(name, ":{port}");
+        }
+        fcp_proto::escape(name.as_bytes())
+    }
+}
+
+/// Connects and logs in, once.
+///
+/// # Errors
+/// [`Reason::Login`] and [`Reason::HostKey`], which are final: trying again may lock the account;
+/// [`Reason::Busy`] when the server takes no more connections; [`Reason::Lost`] and
+/// [`Reason::Timeout`] when it cannot be reached.
+#[allow(clippy::unused_async)]
+pub async fn dial(login: &Login) -> Result<Connection> {
+    let _ = login;
+    todo!()
 }
