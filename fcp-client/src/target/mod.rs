@@ -6,7 +6,7 @@ mod url;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-pub use host::{AuthorityError, Part};
+pub use host::{AuthorityError, Part, check_names};
 pub use url::UrlError;
 
 /// The port that fcpd listens on.

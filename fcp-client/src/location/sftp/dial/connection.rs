@@ -1,10 +1,12 @@
 //! A login that is done: streams that speak SFTP, and commands.
 
 use std::fmt;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::location::{LocationError, Result};
 
@@ -116,5 +118,45 @@ impl fmt::Debug for Connection {
 impl fmt::Debug for Stream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Stream").finish_non_exhaustive()
+    }
+}
+
+/// Half of a stream, which keeps what it runs over.
+pub(super) struct Held<T, K> {
+    inner: T,
+    _keep: Arc<K>,
+}
+
+impl<T, K> Held<T, K> {
+    pub(super) fn new(inner: T, keep: &Arc<K>) -> Held<T, K> {
+        Held { inner, _keep: Arc::clone(keep) }
+    }
+}
+
+impl<T: AsyncRead + Unpin, K> AsyncRead for Held<T, K> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_read(context, buf)
+    }
+}
+
+impl<T: AsyncWrite + Unpin, K> AsyncWrite for Held<T, K> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(context, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(context)
     }
 }
