@@ -25,6 +25,11 @@ use error::CliError;
 
 /// Runs fcp with these arguments, the program's name first.
 pub fn main_impl(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args: Vec<OsString> = args.into_iter().collect();
+    // Its prompts must not meet the command line.
+    if let Some(code) = location::sftp::dial::askpass::answer(&args) {
+        return code;
+    }
     // Asked once, before there are threads: the only way to read it is to set it.
     fcp_common::fs::umask();
     let cli = match cli::parse(args) {

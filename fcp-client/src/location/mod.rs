@@ -4,6 +4,7 @@
 //! can do besides is told as data ([`Capabilities`]). [`copy`] takes one file from one to another.
 //! Nothing here knows of jobs or of the command line.
 
+mod clock;
 pub mod copy;
 mod entry;
 mod error;
@@ -52,6 +53,16 @@ pub enum Sink {
     Local(local::LocalSink),
     /// Of an SFTP server.
     Sftp(sftp::SftpSink),
+}
+
+/// Content on its way into a [`Sink`]: what several of them write goes over several connections,
+/// where there are any.
+#[derive(Debug)]
+pub enum Writer<'a> {
+    /// Of this machine.
+    Local(&'a local::LocalSink),
+    /// Of an SFTP server.
+    Sftp(sftp::SftpWriter),
 }
 
 /// Content on its way out of a [`Source`] or [`Sink`].
@@ -301,7 +312,40 @@ impl Pieces {
     }
 }
 
+impl Writer<'_> {
+    /// Queues content for an offset. It is on its way, not written: see [`Writer::settle`]. Waits
+    /// while too much is on its way.
+    ///
+    /// # Errors
+    /// Of this or an earlier write of this writer.
+    pub async fn write_at(&self, offset: u64, content: Bytes) -> Result<()> {
+        match self {
+            Writer::Local(it) => it.write_at(offset, content).await,
+            Writer::Sftp(it) => it.write_at(offset, content).await,
+        }
+    }
+
+    /// Waits until everything that this writer queued is written.
+    ///
+    /// # Errors
+    /// Of any of its writes.
+    pub async fn settle(&self) -> Result<()> {
+        match self {
+            Writer::Local(it) => it.settle().await,
+            Writer::Sftp(it) => it.settle().await,
+        }
+    }
+}
+
 impl Sink {
+    /// A way in of its own, to be settled before the sink is closed.
+    pub async fn writer(&self) -> Writer<'_> {
+        match self {
+            Sink::Local(it) => Writer::Local(it),
+            Sink::Sftp(it) => Writer::Sftp(it.writer().await),
+        }
+    }
+
     /// Queues content for an offset. It is on its way, not written: see [`Sink::settle`]. Waits
     /// while too much is on its way.
     ///

@@ -42,7 +42,13 @@ pub(super) fn start(args: &[OsString], errors: Errors) -> io::Result<(Arc<Child>
     let (program, rest) = args.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     let stderr = if errors == Errors::Shown { Stdio::inherit() } else { Stdio::null() };
     let mut command = Command::new(program);
-    command.args(rest).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr);
+    command.args(rest).stderr(stderr);
+    launch(command)
+}
+
+/// As [`start`], for a command whose standard error and environment are set already.
+pub(super) fn launch(mut command: Command) -> io::Result<(Arc<Child>, Pipes)> {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
     let (child, stdin, stdout) = spawn(&mut command)?;
     // From here on dropping the child ends it, also when something below fails.
     let child = Arc::new(child);

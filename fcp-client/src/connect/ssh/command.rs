@@ -3,7 +3,7 @@
 //! The user's own options come first: ssh keeps the first value that it is told. No path of a
 //! transfer is ever among the arguments, so nothing needs quoting for the remote shell.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 
 use super::{Place, SshOptions};
 use crate::connect::ssh::probe::HostFacts;
@@ -30,6 +30,10 @@ pub(super) enum Login<'a> {
     Quiet,
     /// Asks nobody: a channel of our own master at this path.
     Channel(&'a str),
+    /// One that an askpass program answers, a single time.
+    Answered,
+    /// One that asks nobody but shares connections as ssh_config has it.
+    Alone,
 }
 
 /// What runs over it.
@@ -39,6 +43,10 @@ pub(super) enum Run<'a> {
     Command(&'a str),
     /// Standard input and output go to this port of the host's own loopback.
     Forward(u16),
+    /// A subsystem of this name.
+    Subsystem(&'a str),
+    /// A command line for the remote shell, in whatever bytes.
+    Line(&'a OsStr),
 }
 
 impl SshOptions {
@@ -59,7 +67,7 @@ pub(super) fn arguments(
 ) -> Vec<OsString> {
     let mut args = options.program.clone();
     if options.is_openssh() {
-        if login != Login::Quiet && !matches!(login, Login::Channel(_)) {
+        if matches!(login, Login::First(_)) {
             // Each one is a line for every packet on the user's screen.
             args.extend((3..=options.verbose.min(5)).map(|_| "-v".into()));
         }
@@ -70,9 +78,14 @@ pub(super) fn arguments(
         if let Run::Forward(port) = run {
             args.extend(["-W".into(), format!("127.0.0.1:{port}").into()]);
         }
+        if let Run::Subsystem(_) = run {
+            args.push("-s".into());
+        }
         args.extend(["--".into(), place.host.clone().into()]);
-        if let Run::Command(line) = run {
-            args.push(line.into());
+        match run {
+            Run::Command(line) | Run::Subsystem(line) => args.push(line.into()),
+            Run::Line(line) => args.push(line.to_owned()),
+            Run::Forward(_) => {}
         }
         return args;
     }
@@ -141,6 +154,8 @@ fn login_options(facts: Option<&HostFacts>, login: Login<'_>) -> Vec<OsString> {
             args.extend(QUIET.map(OsString::from));
             args.push(format!("-oControlPath={path}").into());
         }
+        Login::Answered => args.push("-oNumberOfPasswordPrompts=1".into()),
+        Login::Alone => args.extend(QUIET[..2].iter().map(OsString::from)),
     }
     args
 }
@@ -186,6 +201,17 @@ mod tests {
         let ours = all.find("-oForwardAgent=no").unwrap();
         let theirs = "|-F|cfg|-o|ForwardAgent=yes|-i|k1|-i|k2|-J|j|-p|22|-6|-C|";
         assert!(all.find(theirs).unwrap() < ours, "{all}");
+    }
+
+    #[test]
+    fn a_subsystem_is_asked_for_by_name_and_a_command_line_stays_as_it_is() {
+        let all = shown(&SshOptions::default(), Login::Alone, Run::Subsystem("sftp"));
+        assert!(all.contains("-oBatchMode=yes") && !all.contains("ControlMaster"), "{all}");
+        assert!(all.ends_with("|-s|--|example.org|sftp"), "{all}");
+        let line = OsStr::new("sha256sum -- 'a b'");
+        let all = shown(&SshOptions::default(), Login::Answered, Run::Line(line));
+        assert!(all.contains("|-oNumberOfPasswordPrompts=1|") && !all.contains("Batch"), "{all}");
+        assert!(all.ends_with("|--|example.org|sha256sum -- 'a b'"), "{all}");
     }
 
     #[test]

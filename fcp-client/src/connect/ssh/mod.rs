@@ -1,6 +1,7 @@
 //! Hosts that the system's ssh reaches: it knows the user's ssh_config, keys, agents and proxies.
 //!
-//! [`stdio`] and [`tunnel`] open a session, `further` adds connections to it. Below them:
+//! [`stdio`] and [`tunnel`] open a session, `further` adds connections to it; [`subsystem`] is for
+//! hosts that have only sshd. Below them:
 //! `route` is one host and its logins, `probe` what ssh would do there, `command` what it is
 //! told, `child` a running ssh and `pipes` its two ends, `master` where it may share a login,
 //! `preamble` where fcpd begins to speak, `diagnosis` why it did not.
@@ -15,6 +16,7 @@ mod preamble;
 mod probe;
 mod route;
 pub mod stdio;
+pub mod subsystem;
 #[cfg(test)]
 mod tests;
 pub mod tunnel;
@@ -24,7 +26,7 @@ use std::path::PathBuf;
 
 pub use child::end_all;
 pub use further::Further;
-pub use probe::HostFacts;
+pub use probe::{HostFacts, Settings, has_aes, settings};
 pub use stdio::SshSession;
 
 /// What the user wants of ssh; everything that is not set is ssh's own choice.

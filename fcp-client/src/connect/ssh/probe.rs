@@ -40,8 +40,20 @@ pub struct HostFacts {
     pub silent_keys: Option<String>,
 }
 
+/// All that ssh would do for a host, and what it would do without any configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    real: String,
+    plain: Option<String>,
+}
+
 /// Asks ssh. `None` for other programs, for a very old ssh, and for one that takes too long.
 pub(super) fn probe(place: &Place, options: &SshOptions) -> Option<HostFacts> {
+    settings(place, options)?.facts()
+}
+
+/// Asks ssh for all of it; reaches nobody. `None` as there.
+pub fn settings(place: &Place, options: &SshOptions) -> Option<Settings> {
     if !options.is_openssh() {
         return None;
     }
@@ -51,7 +63,35 @@ pub(super) fn probe(place: &Place, options: &SshOptions) -> Option<HostFacts> {
         (output(&probe_arguments(place, options), end), plain.join().ok().flatten())
     });
     let real = real.inspect_err(|error| tracing::debug!("ssh -G: {error}")).ok()?;
-    parse(&real, plain.as_deref(), has_aes())
+    Some(Settings { real, plain })
+}
+
+impl Settings {
+    /// What `ssh -G` printed for the host, and for no configuration at all.
+    pub fn new(real: String, plain: Option<String>) -> Settings {
+        Settings { real, plain }
+    }
+
+    /// What matters before a login.
+    pub fn facts(&self) -> Option<HostFacts> {
+        parse(&self.real, self.plain.as_deref(), has_aes())
+    }
+
+    /// The value of a keyword, in lower case; `none` is no value.
+    pub fn get(&self, keyword: &str) -> Option<&str> {
+        value(&self.real, keyword)
+    }
+
+    /// The values of a keyword that may stand more than once.
+    pub fn all(&self, keyword: &str) -> Vec<&str> {
+        values(&self.real, keyword).collect()
+    }
+
+    /// Whether somebody chose a value: the user or the system's ssh_config.
+    pub fn is_chosen(&self, keyword: &str) -> bool {
+        let Some(plain) = &self.plain else { return false };
+        !values(&self.real, keyword).eq(values(plain, keyword))
+    }
 }
 
 /// Understands what `ssh -G` printed for the host, and for no configuration at all.
@@ -74,11 +114,15 @@ fn parse(real: &str, plain: Option<&str>, has_aes: bool) -> Option<HostFacts> {
 
 /// The value of the first line with this keyword; `none` is no value.
 fn value<'a>(text: &'a str, keyword: &str) -> Option<&'a str> {
+    values(text, keyword).next().filter(|value| !value.is_empty() && *value != "none")
+}
+
+/// The values of all lines with this keyword.
+fn values<'a>(text: &'a str, keyword: &str) -> impl Iterator<Item = &'a str> {
     text.lines()
         .filter_map(|line| line.split_once(' '))
-        .find(|(key, _)| key.eq_ignore_ascii_case(keyword))
+        .filter(move |(key, _)| key.eq_ignore_ascii_case(keyword))
         .map(|(_, value)| value.trim())
-        .filter(|value| !value.is_empty() && *value != "none")
 }
 
 /// The list with the fast ones in front; none where it has none.
@@ -100,7 +144,7 @@ fn silent_keys(text: &str) -> Option<String> {
 }
 
 /// Whether this processor has AES instructions.
-fn has_aes() -> bool {
+pub fn has_aes() -> bool {
     #[cfg(target_arch = "x86_64")]
     return std::arch::is_x86_feature_detected!("aes");
     #[cfg(target_arch = "aarch64")]

@@ -25,6 +25,9 @@ pub async fn publish(
     let Some(seen) = seen else {
         return to.rename_new(temp, path).await;
     };
+    if !to.capabilities().replaces {
+        to.recover_replace(path).await?;
+    }
     match to.stat(path).await? {
         Some(now) if now.kind == Kind::Dir => {
             Err(in_the_way(to, path, Reason::IsDirectory, "a directory has the name"))

@@ -9,7 +9,7 @@ use twox_hash::XxHash3_128;
 
 use super::Watch;
 use super::hash::Hasher;
-use crate::location::{Digest, LocationError, Op, Pieces, Reason, Result, Sink, Source};
+use crate::location::{Digest, LocationError, Op, Pieces, Reason, Result, Sink, Source, Writer};
 
 /// A range that was moved, and the xxh3-128 of its bytes.
 pub(super) type Done = (Range<u64>, u128);
@@ -63,8 +63,8 @@ impl Transfer {
     /// Moves everything in order, by one stream, and hashes it on the way.
     pub(super) async fn run_hashed(self, size: u64) -> Result<(Vec<Done>, Digest)> {
         let mut hasher = Hasher::new(false);
-        let done = self.range(0..size, Some(&mut hasher)).await?;
-        self.written(done.clone()).await?;
+        let (done, writer) = self.range(0..size, Some(&mut hasher)).await?;
+        self.written(done.clone(), writer).await?;
         Ok((vec![done], hasher.finish().0))
     }
 
@@ -75,21 +75,26 @@ impl Transfer {
         while let Some(range) = next(&todo) {
             let settle = async {
                 match before.take() {
-                    Some(moved) => self.written(moved).await,
+                    Some((moved, writer)) => self.written(moved, writer).await,
                     None => Ok(()),
                 }
             };
-            let (moved, ()) = tokio::try_join!(self.range(range, None), settle)?;
-            before = Some(moved.clone());
-            done.push(moved);
+            let ((moved, writer), ()) = tokio::try_join!(self.range(range, None), settle)?;
+            done.push(moved.clone());
+            before = Some((moved, writer));
         }
-        if let Some(moved) = before {
-            self.written(moved).await?;
+        if let Some((moved, writer)) = before {
+            self.written(moved, writer).await?;
         }
         Ok(done)
     }
 
-    async fn range(&self, range: Range<u64>, mut hasher: Option<&mut Hasher>) -> Result<Done> {
+    async fn range(
+        &self,
+        range: Range<u64>,
+        mut hasher: Option<&mut Hasher>,
+    ) -> Result<(Done, Writer<'_>)> {
+        let writer = self.sink.writer().await;
         let mut pieces = self.source.read_range(range.clone());
         let mut hash = XxHash3_128::new();
         while let Some(piece) = pieces.next().await {
@@ -102,14 +107,14 @@ impl Transfer {
                 hasher.update(&content);
             }
             let length = content.len() as u64;
-            self.sink.write_at(at, content).await?;
+            writer.write_at(at, content).await?;
             self.watch.moved(length);
         }
-        Ok((range, hash.finish_128()))
+        Ok(((range, hash.finish_128()), writer))
     }
 
-    async fn written(&self, (range, digest): Done) -> Result<()> {
-        self.sink.settle().await?;
+    async fn written(&self, (range, digest): Done, writer: Writer<'_>) -> Result<()> {
+        writer.settle().await?;
         if self.tell_ranges {
             self.watch.written(range, digest);
         }

@@ -252,7 +252,16 @@ impl Local {
         work: impl FnOnce(&Spot, &Spot) -> io::Result<()> + Send + 'static,
     ) -> io::Result<()> {
         let (inner, from, to) = (Arc::clone(&self.inner), from.clone(), to.clone());
-        self.run(move || work(&Spot::of(&inner.base, &from)?, &Spot::of(&inner.base, &to)?)).await
+        self.run(move || {
+            let from = Spot::of(&inner.base, &from)?;
+            let to = Spot::of(&inner.base, &to).map_err(|error| match error.kind() {
+                // Nothing is said of `from`, which somebody may think moved already.
+                io::ErrorKind::NotFound => io::ErrorKind::NotADirectory.into(),
+                _ => error,
+            })?;
+            work(&from, &to)
+        })
+        .await
     }
 
     /// Runs a few calls on names. They cost microseconds here, less than the way to another thread

@@ -1,8 +1,27 @@
 //! How a connection to an SFTP server comes about: the built-in client, or the system's `ssh`.
+//!
+//! [`dial`] makes a [`Connection`], which opens streams that speak SFTP and runs commands.
 
+pub mod askpass;
+#[cfg(feature = "sftp")]
+mod builtin;
+mod connection;
+mod failure;
+mod plan;
+mod prompt;
+mod system;
+
+use std::fmt::Write as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+pub use connection::{Connection, Future, Link, Output, Stream};
+
+use self::failure::Server;
+use self::plan::{Env, Way};
 use crate::connect::SshOptions;
+use crate::connect::ssh::{self, Settings};
+use crate::location::{Reason, Result};
 use crate::secret::Secret;
 
 /// Where, and as whom.
@@ -63,3 +82,101 @@ pub enum Dialer {
     /// The system's `ssh`.
     System,
 }
+
+impl Login {
+    /// How errors and logs call the server, e.g. `sftp user@host:2222`.
+    pub fn name(&self) -> String {
+        let mut name = "sftp ".to_owned();
+        if let Some(user) = &self.user {
+            let _ = write!(name, "{user}@");
+        }
+        match self.host.contains(':') {
+            true => name.extend(["[", &self.host, "]"]),
+            false => name.push_str(&self.host),
+        }
+        if let Some(port) = self.port {
+            let _ = write!(name, ":{port}");
+        }
+        fcp_proto::escape(name.as_bytes())
+    }
+}
+
+impl Credential {
+    fn is_agent(&self) -> bool {
+        matches!(self, Credential::Agent)
+    }
+}
+
+/// Connects and logs in, once.
+///
+/// # Errors
+/// [`Reason::Login`] and [`Reason::HostKey`], which are final: trying again may lock the account;
+/// [`Reason::Busy`] when the server takes no more connections; [`Reason::Lost`] and
+/// [`Reason::Timeout`] when it cannot be reached.
+pub async fn dial(login: &Login) -> Result<Connection> {
+    Door::find(login.clone()).await?.enter().await
+}
+
+/// The way to a server as one login, found once.
+#[derive(Clone, Debug)]
+pub struct Door {
+    login: Arc<Login>,
+    settings: Arc<Option<Settings>>,
+    way: Way,
+}
+
+impl Door {
+    /// Asks ssh, where there is one, what its configuration says of the host. Reaches nobody.
+    ///
+    /// # Errors
+    /// [`Reason::Unsupported`] for a host or user that ssh or a shell would read more into.
+    pub async fn find(login: Login) -> Result<Door> {
+        Door::find_with(login, Env::of_process()).await
+    }
+
+    async fn find_with(login: Login, env: Env) -> Result<Door> {
+        check(&login)?;
+        let place = system::place(&login);
+        let options = login.ssh.clone();
+        let asked = tokio::task::spawn_blocking(move || ssh::settings(&place, &options)).await;
+        let settings = asked.ok().flatten();
+        let way = plan::way(&login, settings.as_ref(), &env);
+        tracing::debug!("{}: {way:?}", login.name());
+        Ok(Door { login: Arc::new(login), settings: Arc::new(settings), way })
+    }
+
+    /// See [`dial`].
+    ///
+    /// # Errors
+    /// See [`dial`].
+    pub async fn enter(&self) -> Result<Connection> {
+        match &self.way {
+            #[cfg(feature = "sftp")]
+            Way::Builtin(plan) => builtin::dial(&self.login, plan).await,
+            #[cfg(not(feature = "sftp"))]
+            Way::Builtin(plan) => {
+                let server = Server::new(&self.login.name(), &plan.host, plan.port);
+                Err(server.failed(Reason::Unsupported, "this fcp is built without an ssh client"))
+            }
+            Way::System(_) => system::dial(&self.login, self.settings.as_ref().as_ref()).await,
+        }
+    }
+
+    /// As [`Login::name`].
+    pub fn name(&self) -> String {
+        self.login.name()
+    }
+}
+
+fn check(login: &Login) -> Result<()> {
+    let user = login.user.as_deref();
+    crate::target::check_names(user, &login.host).map_err(|error| {
+        let server = Server::new(&login.name(), &login.host, login.port.unwrap_or(22));
+        server.failed(Reason::Unsupported, error.to_string())
+    })
+}
+
+#[cfg(test)]
+mod testing;
+#[cfg(all(test, feature = "sftp"))]
+mod tests;

@@ -16,6 +16,8 @@ const MAX_SMALL: u64 = 4 << 20;
 pub struct Finished {
     /// Whether the attributes were set; the content is written either way.
     pub attrs: Result<()>,
+    /// What the file was then, before it was closed.
+    pub stat: Result<Attrs>,
 }
 
 impl Session {
@@ -75,6 +77,7 @@ impl Handle {
         if durable {
             must.push(self.ask_fsync()?);
         }
+        let stat = self.ask_stat()?;
         must.push(self.ask_close()?);
         let mut result = Ok(());
         for pending in must {
@@ -85,7 +88,8 @@ impl Handle {
             Some(pending) => pending.done(self.path()).await,
             None => Ok(()),
         };
-        result.map(|()| Finished { attrs })
+        let stat = stat.attrs(self.session(), self.path()).await;
+        result.map(|()| Finished { attrs, stat })
     }
 
     /// READs for `size` bytes and one more, so that a file that goes on is noticed.
