@@ -105,7 +105,7 @@ impl LoginSpec {
             credentials: credentials.collect::<Result<_, _>>()?,
             host_key: self.host_key.clone(),
             dialer: self.dialer,
-            ssh: SshOptions { port: self.port, ..SshOptions::default() },
+            ssh: SshOptions::default(),
         })
     }
 
