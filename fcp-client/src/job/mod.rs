@@ -6,6 +6,7 @@
 
 pub mod audit;
 mod daily;
+pub mod folders;
 pub mod ledger;
 pub mod lock;
 pub mod log;
