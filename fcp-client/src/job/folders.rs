@@ -131,13 +131,6 @@ pub fn folders(pattern: &FolderPattern, year: Option<i16>, today: Date) -> Vec<F
     folders
 }
 
-/// A year as it is typed: exactly four ASCII digits, from 1970.
-pub fn parse_year(text: &str) -> Option<i16> {
-    let digits = text.len() == 4 && text.bytes().all(|b| b.is_ascii_digit());
-    let year = digits.then(|| text.parse().ok()).flatten();
-    year.filter(|year| YEARS.contains(year))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,16 +185,6 @@ mod tests {
             ["{yy}", "{month}", "{yyyy", "yyyy}", "/{yyyy}", "a//b", "../{yyyy}", "a/..", ".", "{}"]
         {
             assert!(bad.parse::<FolderPattern>().is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn j10_a_year_has_four_ascii_digits() {
-        assert_eq!(parse_year("2024"), Some(2024));
-        for bad in
-            ["20230", "203", "1969", "0000", "+202", "-202", "２０２４", "٢٠٢٤", "202a", "", "../."]
-        {
-            assert_eq!(parse_year(bad), None, "{bad}");
         }
     }
 }

@@ -160,3 +160,6 @@ fn delivered(after: After, look: Look, proven: bool, leaving: Option<bool>) -> N
         _ => Next::Leave,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -87,8 +87,8 @@ pub fn find(
 ) -> Result<JobFile, SpecError> {
     let candidates = candidates(explicit, env);
     for path in &candidates {
-        if let Some(bytes) = read(path)? {
-            return understand(path, &bytes.0, bytes.1, env);
+        if let Some(found) = read(path)? {
+            return understand(path, &found.bytes, found.is_secret, env);
         }
     }
     match explicit {
@@ -109,13 +109,21 @@ pub fn find(
 /// no YAML of jobs. What is wrong with a single job is in [`Checked::spec`].
 pub fn load(path: &Path, env: &impl Fn(&str) -> Option<OsString>) -> Result<JobFile, SpecError> {
     let found = read(path)?.ok_or_else(|| failed(path, &PrivateError::missing(path)))?;
-    understand(path, &found.0, found.1, env)
+    understand(path, &found.bytes, found.is_secret, env)
 }
 
-/// The contents, and whether nobody else can read them.
-fn read(path: &Path) -> Result<Option<(Zeroizing<Vec<u8>>, bool)>, SpecError> {
+/// What a file holds, wiped when dropped.
+struct Found {
+    bytes: Zeroizing<Vec<u8>>,
+    /// Nobody else can read it.
+    is_secret: bool,
+}
+
+/// The file, if it is there.
+fn read(path: &Path) -> Result<Option<Found>, SpecError> {
     let found = private::read(path, &RULE).map_err(|error| failed(path, &error))?;
-    Ok(found.map(|found| (Zeroizing::new(found.bytes), found.is_secret)))
+    let found = found.map(|f| Found { bytes: Zeroizing::new(f.bytes), is_secret: f.is_secret });
+    Ok(found)
 }
 
 fn failed(path: &Path, error: &PrivateError) -> SpecError {
@@ -134,17 +142,10 @@ pub(super) fn understand(
     env: &impl Fn(&str) -> Option<OsString>,
 ) -> Result<JobFile, SpecError> {
     let file = escaped(path);
-    let text = std::str::from_utf8(bytes).map_err(|error| {
-        let line = 1 + bytes[..error.valid_up_to()].iter().filter(|b| **b == b'\n').count();
-        SpecError::of_file(&file, Some(line), "it is not UTF-8")
-    })?;
-    let root = yaml::parse(text).map_err(|f| SpecError::of_file(&file, Some(f.line), f.text))?;
+    let root = tree(&file, bytes)?;
     if let (false, Some(line)) = (is_secret, secret_in(&root)) {
-        let text = format!(
-            "a password stands here, and others can read {}: chmod 600 {}",
-            shown(path),
-            quoted(path)
-        );
+        let (path, mends) = (shown(path), quoted(path));
+        let text = format!("a password is here, and others can read {path}: chmod 600 {mends}");
         return Err(SpecError::of_file(&file, Some(line), text));
     }
     let Value::Map(entries) = &root.value else {
@@ -156,6 +157,14 @@ pub(super) fn understand(
     let log_dir = log_dir(&file, entries, &base)?.or(state.map(|dir| dir.join("fcp")));
     let jobs = jobs(&file, entries, &base, log_dir.as_ref())?;
     Ok(JobFile { path: path.to_owned(), jobs })
+}
+
+fn tree(file: &str, bytes: &[u8]) -> Result<Node, SpecError> {
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        let line = 1 + bytes[..error.valid_up_to()].iter().filter(|b| **b == b'\n').count();
+        SpecError::of_file(file, Some(line), "it is not UTF-8")
+    })?;
+    yaml::parse(text).map_err(|flaw| SpecError::of_file(file, Some(flaw.line), flaw.text))
 }
 
 /// The directory that relative names count from, also after a change of directory.

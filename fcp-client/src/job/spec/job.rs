@@ -94,8 +94,7 @@ fn spec(
     log_dir: Option<PathBuf>,
 ) -> Option<JobSpec> {
     let top = Section::new(job, "", node);
-    let (source, destination) =
-        (end::read(&top, "source", base), end::read(&top, "destination", base));
+    let ends = (end::read(&top, "source", base), end::read(&top, "destination", base));
     let (transfer, done) = (top.section("transfer"), top.section("done"));
     let shared = Shared([Some(&top), done.as_ref(), transfer.as_ref()]);
     let zip = shared.read("zip_before_move", truth);
@@ -103,67 +102,76 @@ fn spec(
     let max_workers = shared.read("max_workers", whole(1..=64));
     let done_spec = done_of(job, done.as_ref(), zip.unwrap_or(false));
     let transfer_spec = transfer_of(transfer.as_ref());
-    let folder_pattern = top.read("folder_pattern", str::parse).unwrap_or_default();
-    check_done(&top, &folder_pattern, &done_spec);
-    let log_dir = top.read("log_dir", |text| base.file(text)).or(log_dir);
+    let own = Own::read(&top, base);
+    check_done(&top, &own.folder_pattern, &done_spec);
+    let log_dir = own.log_dir.or(log_dir);
     if log_dir.is_none() {
         job.error(top.line, "log_dir", "there is no place for logs: set it, or HOME");
     }
-    let common = Common {
-        name: top.remark("name").filter(|name| !name.is_empty()),
-        description: top.remark("description"),
-        file_pattern: file_pattern(&top),
-        layout: top.read("layout", choice(LAYOUTS)),
-        overwrite: top.read("overwrite", choice(OVERWRITES)),
-        stable: top.read("stable_seconds", time(1, 3600)),
-        marker: top.read("marker", marker),
-        clock: top.read("clock", choice(CLOCKS)),
-        max_connections: top.read("max_connections", whole(1..=64)),
-        on_success: top.read("on_success", command),
-        on_failure: top.read("on_failure", command),
-    };
     [Some(top), transfer, done].into_iter().flatten().for_each(|s| s.finish(elsewhere));
-    let (source, destination) = (source?, destination?);
+    let (source, destination) = (ends.0?, ends.1?);
     if let Some(why) = end::overlap(&source, &destination) {
         job.error(node.line, "destination", why);
     }
     Some(JobSpec {
         key: key.to_owned(),
-        name: common.name.unwrap_or_else(|| key.to_owned()),
-        description: common.description.unwrap_or_default(),
+        name: own.name.unwrap_or_else(|| key.to_owned()),
+        description: own.description.unwrap_or_default(),
         source,
         destination,
-        file_pattern: common.file_pattern?,
-        folder_pattern,
-        layout: common.layout.unwrap_or_default(),
-        overwrite: common.overwrite.unwrap_or_default(),
+        file_pattern: own.file_pattern?,
+        folder_pattern: own.folder_pattern,
+        layout: own.layout.unwrap_or_default(),
+        overwrite: own.overwrite.unwrap_or_default(),
         transfer: transfer_spec,
         done: done_spec,
         min_age: min_age.unwrap_or_default(),
-        stable: common.stable.unwrap_or_default(),
-        marker: common.marker,
-        clock: common.clock.unwrap_or_default(),
+        stable: own.stable.unwrap_or_default(),
+        marker: own.marker,
+        clock: own.clock.unwrap_or_default(),
         max_workers: max_workers.unwrap_or(5) as usize,
-        max_connections: common.max_connections.unwrap_or(4) as usize,
+        max_connections: own.max_connections.unwrap_or(4) as usize,
         log_dir: log_dir?,
-        on_success: common.on_success,
-        on_failure: common.on_failure,
+        on_success: own.on_success,
+        on_failure: own.on_failure,
     })
 }
 
-/// What stands at the job itself and needs nothing else.
-struct Common {
+/// What stands at the job itself and depends on nothing else.
+struct Own {
     name: Option<String>,
     description: Option<String>,
     file_pattern: Option<Regex>,
+    folder_pattern: FolderPattern,
     layout: Option<Layout>,
     overwrite: Option<Overwrite>,
     stable: Option<Duration>,
     marker: Option<String>,
     clock: Option<ClockRule>,
     max_connections: Option<u64>,
+    log_dir: Option<PathBuf>,
     on_success: Option<String>,
     on_failure: Option<String>,
+}
+
+impl Own {
+    fn read(top: &Section<'_>, base: &Base) -> Own {
+        Own {
+            name: top.remark("name").filter(|name| !name.is_empty()),
+            description: top.remark("description"),
+            file_pattern: file_pattern(top),
+            folder_pattern: top.read("folder_pattern", str::parse).unwrap_or_default(),
+            layout: top.read("layout", choice(LAYOUTS)),
+            overwrite: top.read("overwrite", choice(OVERWRITES)),
+            stable: top.read("stable_seconds", time(1, 3600)),
+            marker: top.read("marker", marker),
+            clock: top.read("clock", choice(CLOCKS)),
+            max_connections: top.read("max_connections", whole(1..=64)),
+            log_dir: top.read("log_dir", |text| base.file(text)),
+            on_success: top.read("on_success", command),
+            on_failure: top.read("on_failure", command),
+        }
+    }
 }
 
 /// Keys that users' files have at the job, under `done` or under `transfer`.
@@ -208,7 +216,7 @@ fn transfer_of(section: Option<&Section<'_>>) -> Transfer {
 
 fn done_of(job: &Job<'_>, section: Option<&Section<'_>>, zip: bool) -> Done {
     let action = section.and_then(|s| s.read("action", choice(ACTIONS))).unwrap_or_default();
-    let folder = section.and_then(|s| s.read("folder", |text| below(text)));
+    let folder = section.and_then(|s| s.read("folder", below));
     if zip && action != Action::Move {
         job.warn("zip_before_move has no effect: the action is not MOVE");
     }

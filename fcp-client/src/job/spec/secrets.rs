@@ -105,7 +105,7 @@ impl LoginSpec {
             credentials: credentials.collect::<Result<_, _>>()?,
             host_key: self.host_key.clone(),
             dialer: self.dialer,
-            ssh: SshOptions { port: self.port, ..SshOptions::default() },
+            ssh: SshOptions::default(),
         })
     }
 
@@ -244,7 +244,7 @@ pub(super) fn quoted(path: &Path) -> String {
 }
 
 /// What a command prints. It keeps our terminal, to ask, and what it complains about is shown.
-fn command_output(line: &str, patience: Duration) -> Result<Zeroizing<Vec<u8>>, String> {
+pub(super) fn command_output(line: &str, patience: Duration) -> Result<Zeroizing<Vec<u8>>, String> {
     let until = Instant::now() + patience;
     let late = || format!("the command takes longer than {} s", patience.as_secs());
     let mut command = Command::new("/bin/sh");
