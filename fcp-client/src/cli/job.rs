@@ -15,8 +15,9 @@ Examples:
   fcp job run --all -n -c other.yaml  what would be done, and why
   fcp job check --offline             whether jobs.yaml makes sense
 
-Without -c the file is ./jobs.yaml, else fcp/jobs.yaml in the directory of settings ($XDG_CONFIG_HOME
-or ~/.config), else /etc/fcp/jobs.yaml. -c may stand before the word job as well, and behind it.
+Without -c the file is ./jobs.yaml, else fcp/jobs.yaml in the directory of settings
+($XDG_CONFIG_HOME or ~/.config), else /etc/fcp/jobs.yaml. -c may stand anywhere behind the word
+job, and before it: fcp -c FILE job run NAME.
 
 Exit codes: 0 all done, also when there was nothing to do; 1 jobs.yaml or what was typed makes no
 sense; 10 cannot connect; 20 interrupted; 23 some files failed; 75 another run has the job's lock.";
@@ -70,6 +71,9 @@ pub struct JobOptions {
 #[derive(Subcommand, Clone, Debug, PartialEq, Eq)]
 pub enum JobCommand {
     /// Run jobs
+    #[command(
+        override_usage = "fcp job run [OPTIONS] NAME... [YEAR]\n       fcp job run [OPTIONS] --all [YEAR]"
+    )]
     Run(RunArgs),
     /// Tell which jobs there are
     List,
@@ -157,7 +161,7 @@ pub(super) fn position(args: &[OsString]) -> Option<usize> {
     loop {
         if is(at, &["-c", "--config-file"]) {
             (at, file) = (at + 2, true);
-        } else if is(at, &["-v", "-q", "--verbose", "--quiet", "--json"]) {
+        } else if is(at, &["-n", "-v", "-q", "--dry-run", "--verbose", "--quiet", "--json"]) {
             at += 1;
         } else {
             let follows = is(at + 1, &COMMANDS) || is(at + 1, &["-h", "--help"]);
@@ -279,6 +283,7 @@ mod tests {
             "fcp job run A --year 0000",
             "fcp job rum A",
             "fcp job -v",
+            "fcp -n job run A",
         ] {
             assert!(parsed(bad).unwrap_err().contains(SEE), "{bad}");
         }

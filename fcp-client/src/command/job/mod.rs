@@ -108,3 +108,40 @@ fn leave_no_core() {
     let limit = Rlimit { current: Some(0), ..getrlimit(Resource::Core) };
     let _ = setrlimit(Resource::Core, limit);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn options(yaml: &str) -> (tempfile::TempDir, JobOptions) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("jobs.yaml");
+        std::fs::write(&file, yaml).expect("written");
+        std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).expect("mode");
+        (dir, JobOptions { file: Some(file), ..JobOptions::default() })
+    }
+
+    fn job(name: &str, more: &str) -> String {
+        let end = |path| format!("{{type: LOCAL, path: /{path}}}");
+        let (from, to) = (end("in"), end("out"));
+        format!("{name}: {{source: {from}, destination: {to}, log_dir: /l{more}}}\n")
+    }
+
+    #[test]
+    fn jobs_are_picked_once_and_broken_ones_left_out() {
+        let (_dir, options) = options(&(job("A", "") + &job("B", ", layout: x") + &job("C", "")));
+        let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let keys = |picked: &[&str]| {
+            let selection = select(&options, &names(picked)).expect("known jobs");
+            let refused = tell(&selection).map_err(|error| error.exit_code());
+            (selection.jobs.into_iter().map(|job| job.key).collect::<Vec<_>>(), refused)
+        };
+        assert_eq!(keys(&["C", "A", "C"]), (names(&["C", "A"]), Ok(false)));
+        assert_eq!(keys(&[]), (names(&["A", "C"]), Ok(true)));
+        assert_eq!(keys(&["B"]), (vec![], Err(ExitStatus::Usage)));
+        assert!(select(&options, &names(&["D"])).is_err());
+        assert_eq!(worse(ExitStatus::Success, true), ExitStatus::Usage);
+        assert_eq!(worse(ExitStatus::Locked, true), ExitStatus::Locked);
+    }
+}
