@@ -48,11 +48,16 @@ impl Audit {
 fn line_of(event: &JobEvent, when: String) -> Option<Line<'_>> {
     Some(match event {
         JobEvent::Done(record) => Line::Delivered(record),
-        JobEvent::Skipped { job, file, why } => Line::Skipped { when, job, source: file, why },
+        JobEvent::Skipped { job, file, why, .. } => Line::Skipped { when, job, source: file, why },
         JobEvent::Failed { job, file, attempts, error } => {
             Line::Failed { when, job, source: file, attempts: *attempts, error }
         }
-        JobEvent::Started { .. } | JobEvent::Progress { .. } | JobEvent::Note { .. } => {
+        JobEvent::Started { .. }
+        | JobEvent::Progress { .. }
+        | JobEvent::Planned { .. }
+        | JobEvent::Planning { .. }
+        | JobEvent::Retried { .. }
+        | JobEvent::Note { .. } => {
             return None;
         }
     })
@@ -79,6 +84,7 @@ mod tests {
         audit.note(&JobEvent::Skipped {
             job: job.clone(),
             file: file.clone(),
+            class: "too young",
             why: "too young".to_owned(),
         });
         audit.note(&JobEvent::Failed {
@@ -87,7 +93,7 @@ mod tests {
             attempts: 3,
             error: "gone".to_owned(),
         });
-        audit.note(&JobEvent::Done(FileRecord {
+        audit.note(&JobEvent::Done(Box::new(FileRecord {
             when: "2026-11-20T12:00:00+01:00".to_owned(),
             job,
             source: file.clone(),
@@ -99,7 +105,7 @@ mod tests {
             seconds: 0.5,
             action: "kept".to_owned(),
             resumed: 0,
-        }));
+        })));
         let text = fs::read_to_string(dir.path().join("logs/fcp_job_A_2026.audit.jsonl")).unwrap();
         let lines: Vec<serde_json::Value> =
             text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

@@ -7,7 +7,9 @@
 mod after;
 mod content;
 mod dry;
+mod ends;
 mod file;
+pub mod hooks;
 mod publish;
 mod recovery;
 mod retry;
@@ -27,6 +29,7 @@ use fcp_proto::meta::Timestamp;
 use fcp_proto::path::RelPath;
 
 pub use dry::dry_run;
+pub use ends::{Unreached, connect};
 pub use stop::{Halt, Stop};
 pub use tell::Listener;
 
