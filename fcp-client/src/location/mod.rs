@@ -10,6 +10,8 @@ mod entry;
 mod error;
 pub mod local;
 pub mod sftp;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
