@@ -4,6 +4,8 @@
 //! [`dial`] how a connection comes about, `pool` how many there are.
 
 pub mod dial;
+pub mod session;
+pub mod wire;
 
 use std::ops::Range;
 
