@@ -47,6 +47,7 @@ pub struct DirReader {
     entries: u64,
     bytes: u64,
     empty: u32,
+    pub(super) max_entries: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +67,8 @@ impl Session {
     pub async fn list(&self, path: &[u8]) -> Result<DirReader> {
         let handle = self.open_dir(path).await?;
         let (asked, state) = (VecDeque::with_capacity(AHEAD), State::Asking);
-        Ok(DirReader { handle, asked, state, entries: 0, bytes: 0, empty: 0 })
+        let max_entries = MAX_ENTRIES;
+        Ok(DirReader { handle, asked, state, entries: 0, bytes: 0, empty: 0, max_entries })
     }
 }
 
@@ -111,7 +113,7 @@ impl DirReader {
         if self.empty >= MAX_EMPTY {
             return Err(self.broken("the server lists pages without a name and does not end"));
         }
-        if self.entries > MAX_ENTRIES {
+        if self.entries > self.max_entries {
             return Err(self.broken("the server lists more than 10,000,000 entries"));
         }
         if self.bytes > MAX_BYTES {
