@@ -57,7 +57,7 @@ impl Depth {
         let needed = self.shortest.as_secs_f64() * self.replies as f64 / elapsed.as_secs_f64();
         let limit = self.limit() as f64;
         if needed >= 0.75 * limit {
-            self.limit = (self.limit() * 3 / 2).max(2).min(MAX);
+            self.limit = (self.limit() * 3 / 2).clamp(2, MAX);
         } else if needed < limit / 3.0 {
             self.limit = (self.limit * 2 / 3).max(START);
         }

@@ -69,6 +69,11 @@ impl Extensions {
         self.0.iter().find(|(n, _)| n == name).map(|(_, data)| &data[..])
     }
 
+    /// Bytes that it holds, besides those of the packet.
+    pub(super) fn held(&self) -> usize {
+        self.0.capacity() * size_of::<(Bytes, Bytes)>()
+    }
+
     fn decode(packet: &Bytes, r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let mut pairs = Vec::new();
         while !r.is_empty() {

@@ -47,7 +47,11 @@ pub(super) fn honest(content: &Bytes, request: Request<'_>) -> Act {
 pub(super) fn read(content: &Bytes, offset: u64, len: u32) -> Act {
     let from = usize::try_from(offset).unwrap_or(usize::MAX).min(content.len());
     let to = from.saturating_add(len as usize).min(content.len());
-    if from == to { status(StatusCode::EOF) } else { Act::Answer(Reply::Data(content.slice(from..to))) }
+    if from == to {
+        status(StatusCode::EOF)
+    } else {
+        Act::Answer(Reply::Data(content.slice(from..to)))
+    }
 }
 
 pub(super) type Script = Box<dyn FnMut(u32, Request<'_>) -> Act + Send>;

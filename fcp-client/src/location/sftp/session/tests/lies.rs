@@ -208,7 +208,10 @@ async fn s04_a_file_that_ends_early_is_an_error_of_its_own() {
                 Err(error) => break error,
             }
         };
-        assert!(matches!(error, SessionError::Size { found: FoundSize::Shorter(_), .. }), "{error}");
+        assert!(
+            matches!(error, SessionError::Size { found: FoundSize::Shorter(_), .. }),
+            "{error}"
+        );
         assert!(soon(reader.next()).await.is_none());
     }
     assert!(!session.is_closed());

@@ -10,7 +10,16 @@ use crate::location::sftp::wire::{Request, StatusCode};
 #[tokio::test]
 async fn s06_names_that_are_none_are_told_with_the_reason() {
     let mut pages = vec![
-        names(&[b".", b"..", b"good", b"../../etc/passwd", b"a/b", b"nul\0byte", b"", &[b'x'; 256]]),
+        names(&[
+            b".",
+            b"..",
+            b"good",
+            b"../../etc/passwd",
+            b"a/b",
+            b"nul\0byte",
+            b"",
+            &[b'x'; 256],
+        ]),
         names(&[b"CR\r\nLF", b"DELE x\r\n", b" lead", b"good"]),
     ]
     .into_iter();

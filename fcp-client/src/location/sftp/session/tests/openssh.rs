@@ -91,7 +91,10 @@ async fn every_request_does_what_it_says() {
     let server = Server::start().await;
     let session = server.session();
     let p = |name: &str| server.path(name.as_bytes());
-    session.make_dir(&p("d"), Attrs { permissions: Some(0o750), ..Attrs::default() }).await.unwrap();
+    session
+        .make_dir(&p("d"), Attrs { permissions: Some(0o750), ..Attrs::default() })
+        .await
+        .unwrap();
     assert_eq!(session.lstat(&p("d")).await.unwrap().is_dir(), Some(true));
     let file = create(session, &p("a")).await.unwrap();
     file.write(0, Bytes::from_static(b"hello world")).await.unwrap();
@@ -111,13 +114,17 @@ async fn every_request_does_what_it_says() {
     assert_eq!(session.lstat(&p("l")).await.unwrap().mtime(), Some(2));
     assert_eq!(session.stat(&p("l")).await.unwrap().mtime(), Some(1_100_000_000));
     session.hardlink(&p("a"), &p("b")).await.unwrap();
-    assert_eq!(session.rename(&p("b"), &p("l")).await.unwrap_err().code(), Some(StatusCode::FAILURE));
+    assert_eq!(
+        session.rename(&p("b"), &p("l")).await.unwrap_err().code(),
+        Some(StatusCode::FAILURE)
+    );
     session.posix_rename(&p("b"), &p("l")).await.unwrap();
     session.rename(&p("l"), &p("d/c")).await.unwrap();
     assert!(session.stat_vfs(&p("d")).await.unwrap().namemax >= 255);
     let real = session.real_path(&p("d/../d")).await.unwrap();
     assert_eq!(real, session.expand_path(&p("d")).await.unwrap());
-    let (from, to) = (open(session, &p("a")).await.unwrap(), create(session, &p("e")).await.unwrap());
+    let (from, to) =
+        (open(session, &p("a")).await.unwrap(), create(session, &p("e")).await.unwrap());
     from.copy_data((1, 3), &to, 0).await.unwrap();
     to.close().await.unwrap();
     assert_eq!(std::fs::read(server.local(b"e")).unwrap(), b"ell");
@@ -136,10 +143,7 @@ async fn refusals_say_what_and_of_which_file() {
     let error = session.lstat(b"/nowhere/x\x1b[2J").await.unwrap_err();
     assert_eq!(error.code(), Some(StatusCode::NO_SUCH_FILE));
     let text = error.to_string();
-    assert_eq!(
-        text,
-        "stat /nowhere/x\\033[2J: no such file (the server says: No such file)"
-    );
+    assert_eq!(text, "stat /nowhere/x\\033[2J: no such file (the server says: No such file)");
     assert!(!error.is_fatal());
     let nul = session.remove(b"/tmp/a\0b").await.unwrap_err();
     assert!(matches!(nul, SessionError::Unsupported(_)), "{nul}");
@@ -175,7 +179,8 @@ async fn handles_are_bytes_and_300_may_be_open() {
     let server = Server::start().await;
     let mut handles = Vec::new();
     for n in 0..300 {
-        let handle = create(server.session(), &server.path(format!("f{n}").as_bytes())).await.unwrap();
+        let handle =
+            create(server.session(), &server.path(format!("f{n}").as_bytes())).await.unwrap();
         handle.write(0, format!("file {n}").into()).await.unwrap();
         handles.push(handle);
     }

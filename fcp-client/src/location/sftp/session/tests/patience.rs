@@ -14,13 +14,12 @@ use crate::location::sftp::wire::{Extensions, Reply, Request, StatusCode, VERSIO
 
 #[tokio::test]
 async fn s02_a_stall_ends_the_session() {
-    let session = evil::session(quick(200, 60_000), Extensions::default(), |_, request| {
-        match request {
+    let session =
+        evil::session(quick(200, 60_000), Extensions::default(), |_, request| match request {
             Request::Open { .. } => evil::handle(b"h"),
             _ => Act::Nothing,
-        }
-    })
-    .await;
+        })
+        .await;
     let file = open(&session, b"f").await.unwrap();
     // Nobody waits: a pause is no stall.
     sleep(Duration::from_millis(400)).await;

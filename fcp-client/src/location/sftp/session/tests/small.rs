@@ -69,7 +69,8 @@ async fn any_refusal_of_writing_is_an_error() {
     for refused in ["write 0", "write 32768", "fsync", "close"] {
         let (session, log) = logging(refused).await;
         let file = create(&session, b"name").await.unwrap();
-        let error = soon(file.finish_write(0, vec![1; 40_000].into(), None, true)).await.unwrap_err();
+        let error =
+            soon(file.finish_write(0, vec![1; 40_000].into(), None, true)).await.unwrap_err();
         assert_eq!(error.code(), Some(StatusCode::PERMISSION_DENIED), "{refused}");
         assert!(error.to_string().contains("name"), "{error}");
         assert_eq!(log.lock().unwrap().last().unwrap(), "close");
