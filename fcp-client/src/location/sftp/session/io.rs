@@ -9,7 +9,8 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::core::{Expect, Finisher, Inner, Segment, Shared};
+use super::core::{Finisher, Inner, Segment, Shared};
+use super::waiter::Expect;
 use super::window::Window;
 use super::{DataLimits, Result, Session, SessionError, SessionOptions, SftpOp, watchdog};
 use crate::location::sftp::wire::frame::{self, FrameError};
