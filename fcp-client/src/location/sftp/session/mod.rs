@@ -13,6 +13,7 @@ mod depth;
 mod dir;
 mod error;
 mod handle;
+mod input;
 mod io;
 mod pending;
 mod range;
