@@ -4,6 +4,7 @@
 //! why, [`ledger`] what was done, [`recover`] what is left to do after a crash, [`run`] the work,
 //! [`report`] what is told of it; [`log`] and [`audit`] keep that, [`lock`] keeps two runs apart.
 
+pub mod folders;
 pub mod ledger;
 pub mod report;
 pub mod spec;
