@@ -7,7 +7,7 @@ pub mod askpass;
 mod builtin;
 mod connection;
 mod failure;
-mod plan;
+pub(in crate::location::sftp) mod plan;
 mod prompt;
 mod system;
 
@@ -176,7 +176,9 @@ fn check(login: &Login) -> Result<()> {
     })
 }
 
-#[cfg(test)]
-mod testing;
+#[cfg(all(test, feature = "sftp"))]
+mod hostile;
+#[cfg(all(test, feature = "sftp"))]
+pub(in crate::location::sftp) mod testing;
 #[cfg(all(test, feature = "sftp"))]
 mod tests;

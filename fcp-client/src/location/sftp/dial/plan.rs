@@ -16,7 +16,7 @@ const KEYS: [&str; 3] = ["id_rsa", "id_ecdsa", "id_ed25519"];
 
 /// What the process is told by whoever started it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Env {
+pub(in crate::location::sftp) struct Env {
     /// `HOME`.
     pub(super) home: Option<PathBuf>,
     /// `FCP_KNOWN_HOSTS`.

@@ -46,12 +46,12 @@ impl Fake {
 
     fn pool(&self, max_connections: usize, max_channels: usize) -> Pool<FakeSession> {
         let fake = self.clone();
-        let enter = move || -> dial::Future<'static, Result<Connection>> {
+        let opener = move || -> dial::Future<'static, Result<Connection>> {
             let fake = fake.clone();
             Box::pin(async move { fake.dial().await })
         };
         let options = PoolOptions { max_connections, max_channels };
-        Pool::with("fake".into(), options, Box::new(enter))
+        Pool::over(Box::new(opener), options)
     }
 
     async fn dial(&self) -> Result<Connection> {
@@ -253,4 +253,61 @@ async fn who_gives_up_waiting_holds_nobody_up() {
     let waiting = tokio::time::timeout(Duration::from_millis(50), pool.acquire()).await;
     assert!(waiting.is_err());
     assert!(pool.acquire().await.is_ok());
+}
+
+/// A session of which only the greeting matters.
+#[cfg(feature = "sftp")]
+struct Greeted {
+    _stream: Mutex<Stream>,
+}
+
+#[cfg(feature = "sftp")]
+impl Pooled for Greeted {
+    async fn begin(_: &str, mut stream: Stream) -> Result<Greeted> {
+        let greeting = crate::location::sftp::dial::testing::greet(&mut stream).await;
+        greeting.map_err(|_| failed(Reason::Lost))?;
+        Ok(Greeted { _stream: Mutex::new(stream) })
+    }
+    fn is_closed(&self) -> bool {
+        false
+    }
+}
+
+#[cfg(feature = "sftp")]
+async fn all_of(server: &str, options: PoolOptions, system: bool) -> Option<(usize, usize)> {
+    use crate::location::sftp::dial::testing::{Sshd, opener};
+    use crate::location::sftp::dial::{Credential, plan::Env};
+    let sshd = Sshd::start(server)?;
+    let path = sshd.key("root", "ed25519", "");
+    let credentials = vec![Credential::KeyFile { path, passphrase: None }];
+    let login = match system {
+        true => (sshd.system("root", credentials), Env::default()),
+        false => sshd.login("root", credentials),
+    };
+    let pool: Pool<Greeted> = Pool::over(opener(login), options);
+    let mut tasks = Vec::new();
+    for _ in 0..10 {
+        let pool = pool.clone();
+        tasks.push(tokio::spawn(async move { pool.acquire().await }));
+    }
+    let mut leases = Vec::new();
+    for task in tasks {
+        leases.push(task.await.unwrap().unwrap());
+    }
+    Some(pool.size())
+}
+
+#[tokio::test]
+#[cfg(feature = "sftp")]
+async fn s25_a_real_server_with_two_sessions_or_few_logins_serves_ten() {
+    let options = PoolOptions { max_connections: 1, max_channels: 5 };
+    let Some(size) = all_of("MaxSessions 2", options, false).await else { return };
+    assert_eq!(size, (2, 1));
+    let options = PoolOptions { max_connections: 8, max_channels: 1 };
+    for system in [false, true] {
+        let (sessions, _) = all_of("MaxStartups 2:100:2", options, system).await.unwrap();
+        assert!((1..=8).contains(&sessions), "{sessions}");
+        let (sessions, _) = all_of("", options, system).await.unwrap();
+        assert_eq!(sessions, 8);
+    }
 }
