@@ -53,7 +53,9 @@ pub(super) fn run(
         style,
         stop: Stop::new(),
     };
-    let status = runtime.block_on(async {
+    // Jobs are few; their files are what runs on all threads.
+    let here = tokio::task::LocalSet::new();
+    let status = here.block_on(&runtime, async {
         let signals = tokio::spawn(listen(runner.stop.clone())?);
         let status = match args.every {
             None => runner.round(jobs.jobs).await,
@@ -116,7 +118,7 @@ impl Runner {
         let mut tasks = JoinSet::new();
         for spec in jobs {
             let (this, book, screen) = (self.clone(), book.clone(), screen.clone());
-            tasks.spawn(async move { this.job(spec, book, &screen).await });
+            tasks.spawn_local(async move { this.job(spec, book, &screen).await });
         }
         let mut worst = ExitStatus::Success;
         while let Some(ended) = tasks.join_next().await {
