@@ -335,6 +335,9 @@ fn log_summary(spec: &JobSpec, year: Option<i16>, summary: &JobSummary) {
         summary.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default()
     );
     log.line(level, &text);
+    if !summary.missing_folders.is_empty() {
+        log.line(Level::Warn, &format!("not there: {}", summary.missing_folders.join(", ")));
+    }
 }
 
 fn records(

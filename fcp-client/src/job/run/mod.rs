@@ -18,6 +18,8 @@ mod survey;
 mod tell;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::support as bench;
 mod work;
 mod zip;
 
@@ -30,6 +32,7 @@ use fcp_proto::path::RelPath;
 
 pub use dry::dry_run;
 pub use ends::{Unreached, connect};
+pub(crate) use retry::random;
 pub use stop::{Halt, Stop};
 pub use tell::Listener;
 

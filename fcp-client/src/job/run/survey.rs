@@ -72,7 +72,6 @@ pub(super) fn folder_listing(
     match error.reason {
         Reason::NotFound => {
             tell.count(|totals| totals.missing_folders.push(folder.to_string()));
-            tell.note(format!("the folder {folder} is not there"));
         }
         Reason::NotDirectory => {
             tell.note(format!("{folder} is no folder, or a link to one; links are not followed"));
