@@ -96,6 +96,7 @@ mod tests {
         audit.note(&JobEvent::Done(Box::new(FileRecord {
             when: "2026-11-20T12:00:00+01:00".to_owned(),
             job,
+            file: file.clone(),
             source: file.clone(),
             destination: "x".to_owned(),
             size: 7,

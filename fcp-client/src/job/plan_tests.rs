@@ -80,7 +80,14 @@ fn a_refused_name_that_matches_is_told() {
 #[test]
 fn names_of_unfinished_files_are_known() {
     for temp in [
-        ".tmp.x", "x.TMP", "x.part", "x.filepart", "~$x.doc", "x~", ".sdr.1.aB3dEf", "x.crdownload",
+        ".tmp.x",
+        "x.TMP",
+        "x.part",
+        "x.filepart",
+        "~$x.doc",
+        "x~",
+        ".sdr.1.aB3dEf",
+        "x.crdownload",
     ] {
         assert!(is_temp(temp.as_bytes()), "{temp}");
     }
@@ -209,7 +216,8 @@ fn temporary_names_fit_whatever_the_name() {
 fn other_names_keep_their_ending() {
     let name = |text: &str| Name::new(text.as_bytes()).unwrap();
     let other = |text| alternative(&name(text), 2).unwrap().to_string();
-    assert_eq!([other("a.csv"), other("a"), other(".a"), other("a.b.c")], [
-        "a-2.csv", "a-2", ".a-2", "a.b-2.c"
-    ]);
+    assert_eq!(
+        [other("a.csv"), other("a"), other(".a"), other("a.b.c")],
+        ["a-2.csv", "a-2", ".a-2", "a.b-2.c"]
+    );
 }

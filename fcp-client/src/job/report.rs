@@ -35,6 +35,8 @@ pub enum JobEvent {
 pub struct FileRecord {
     pub when: String,
     pub job: String,
+    /// Below the source's base.
+    pub file: String,
     pub source: String,
     pub destination: String,
     /// Bytes.

@@ -221,9 +221,8 @@ impl Bars {
                 }
             }
             JobEvent::Done(record) => {
-                let file = record.source.rsplit_once(": ").map_or("", |(_, file)| file);
-                self.reach(&record.job, file, record.size);
-                self.ended(&record.job, file);
+                self.reach(&record.job, &record.file, record.size);
+                self.ended(&record.job, &record.file);
             }
             JobEvent::Failed { job, file, .. } | JobEvent::Skipped { job, file, .. } => {
                 self.ended(job, file);

@@ -8,9 +8,7 @@ use crate::job::plan;
 use crate::job::run::{self, Stop};
 use crate::job::spec::{Action, ClockRule, End, JobSpec};
 use crate::location::sftp::dial::Login;
-use crate::location::{
-    Clock, DigestKind, Location, LocationError, Reason, SetMeta,
-};
+use crate::location::{Clock, DigestKind, Location, LocationError, Reason, SetMeta};
 
 /// Something that was tried for `fcp job check`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,7 +79,12 @@ impl Tries {
         }
     }
 
-    async fn connect(&mut self, spec: &JobSpec, end: &End, login: Option<Login>) -> Option<Location> {
+    async fn connect(
+        &mut self,
+        spec: &JobSpec,
+        end: &End,
+        login: Option<Login>,
+    ) -> Option<Location> {
         match run::connect(spec, end, login, false, &Stop::new()).await {
             Ok(location) => {
                 self.ok(format!("{} is there", location.name()));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use super::Selection;
@@ -24,6 +25,9 @@ use crate::location::Location;
 use crate::ui;
 use crate::ui::exit::ExitStatus;
 use crate::ui::job::{JobScreen, Style};
+
+/// "File size limit exceeded", on every Linux but MIPS.
+const SIGXFSZ: i32 = 25;
 
 /// Runs jobs at the same time, and again with `--every`; then [`super::select`] reads the file
 /// anew.
@@ -46,20 +50,19 @@ pub(super) fn run(
         .enable_all()
         .build()
         .map_err(|why| CliError::Internal(format!("cannot start: {why}")))?;
-    let runner = Runner {
-        state,
-        year: args.year,
-        dry_run: args.dry_run,
-        style,
-        stop: Stop::new(),
-    };
+    let runner = Runner { state, year: args.year, dry_run: args.dry_run, style, stop: Stop::new() };
     // Jobs are few; their files are what runs on all threads.
     let here = tokio::task::LocalSet::new();
     let status = here.block_on(&runtime, async {
-        let signals = tokio::spawn(listen(runner.stop.clone())?);
+        let (hang_up, again) = (Arc::new(Notify::new()), args.every.is_some());
+        let reload = again.then(|| Arc::clone(&hang_up));
+        let signals = tokio::spawn(listen(runner.stop.clone(), reload)?);
         let status = match args.every {
             None => runner.round(jobs.jobs).await,
-            Some(every) => runner.every(every, jobs, || super::select(options, &args.names)).await,
+            Some(every) => {
+                let reload = || super::select(options, &args.names);
+                runner.every(every, jobs, &hang_up, reload).await
+            }
         };
         signals.abort();
         Ok(status)
@@ -69,20 +72,38 @@ pub(super) fn run(
     status
 }
 
-/// The first signal ends runs in good order, a second one the process.
-fn listen(stop: Stop) -> Result<impl Future<Output = ()>, CliError> {
+/// The first signal ends runs in good order, a second one the process. SIGHUP is one of them, or
+/// has the job file read anew.
+fn listen(stop: Stop, reload: Option<Arc<Notify>>) -> Result<impl Future<Output = ()>, CliError> {
     let on = |kind| signal(kind).map_err(|why| CliError::Internal(format!("cannot start: {why}")));
-    let mut signals = [
-        on(SignalKind::interrupt())?,
-        on(SignalKind::terminate())?,
-        on(SignalKind::hangup())?,
-    ];
+    // Past a size limit a write is to fail as one file's error. A handler that nobody listens to
+    // replaces the default action, for good.
+    let _ = signal(SignalKind::from_raw(SIGXFSZ));
+    let mut hang_up = on(SignalKind::hangup())?;
+    let mut signals = vec![on(SignalKind::interrupt())?, on(SignalKind::terminate())?];
+    if reload.is_none() {
+        signals.push(on(SignalKind::hangup())?);
+    }
     Ok(async move {
-        any(&mut signals).await;
-        ui::error("stopping; a second signal stops at once");
-        stop.halt(Halt::Cancelled);
-        any(&mut signals).await;
-        std::process::exit(ExitStatus::Signal as i32);
+        let reloading = async {
+            while hang_up.recv().await.is_some() {
+                if let Some(reload) = &reload {
+                    reload.notify_one();
+                }
+            }
+            std::future::pending::<()>().await;
+        };
+        let ending = async {
+            any(&mut signals).await;
+            ui::error("stopping; a second signal stops at once");
+            stop.halt(Halt::Cancelled);
+            any(&mut signals).await;
+            std::process::exit(ExitStatus::Signal as i32);
+        };
+        tokio::select! {
+            () = reloading => {}
+            () = ending => {}
+        }
     })
 }
 
@@ -128,11 +149,13 @@ impl Runner {
         worst
     }
 
-    /// Rounds until somebody stops them. A job file that broke meanwhile leaves the old one.
+    /// Rounds until somebody stops them, and nothing but waiting in between. A job file that broke
+    /// meanwhile leaves the old one.
     async fn every(
         &self,
         every: Duration,
         first: Selection,
+        hang_up: &Notify,
         reload: impl Fn() -> Result<Selection, CliError>,
     ) -> ExitStatus {
         let mut jobs = first.jobs;
@@ -142,18 +165,14 @@ impl Runner {
             if self.stop.is_over() {
                 return status;
             }
-            tokio::select! {
-                () = tokio::time::sleep_until(next.into()) => {}
-                () = self.stop.over() => return ExitStatus::Signal,
-            }
-            match reload() {
-                Ok(new) if new.refused.is_empty() => jobs = new.jobs,
-                Ok(new) => {
-                    new.refused.iter().for_each(|error| ui::error(&error.to_string()));
-                    jobs = merged(jobs, new);
+            loop {
+                tokio::select! {
+                    () = tokio::time::sleep_until(next.into()) => break,
+                    () = hang_up.notified() => jobs = reloaded(jobs, reload()),
+                    () = self.stop.over() => return ExitStatus::Signal,
                 }
-                Err(error) => ui::error(&format!("{error}; going on with the jobs as they were")),
             }
+            jobs = reloaded(jobs, reload());
         }
     }
 
@@ -245,7 +264,9 @@ impl Runner {
             Err(why) => return Err(Box::new(ended(spec, 11, why.to_string()))),
         };
         run::connect(spec, end, login, make, &self.stop).await.map_err(|unreached| {
-            let code = match (self.stop.is_over(), unreached.remote) {
+            use crate::location::Reason::{Denied, NotDirectory, NotFound};
+            let base = matches!(unreached.error.reason, NotFound | NotDirectory | Denied);
+            let code = match (self.stop.is_over(), unreached.remote && !base) {
                 (true, _) => 20,
                 (false, true) => 10,
                 (false, false) => 1,
@@ -269,8 +290,17 @@ impl Runner {
     }
 }
 
-/// The jobs of a new file, and the old ones of those that do not make sense in it.
-fn merged(old: Vec<JobSpec>, new: Selection) -> Vec<JobSpec> {
+/// The jobs of a new file, and the old ones of those that do not make sense in it; all of the old
+/// ones where the file itself does not.
+fn reloaded(old: Vec<JobSpec>, new: Result<Selection, CliError>) -> Vec<JobSpec> {
+    let new = match new {
+        Ok(new) => new,
+        Err(error) => {
+            ui::error(&format!("{error}; going on with the jobs as they were"));
+            return old;
+        }
+    };
+    new.refused.iter().for_each(|error| ui::error(&error.to_string()));
     let broken = |job: &JobSpec| {
         let key = fcp_proto::escape_text(&job.key);
         new.refused.iter().any(|error| error.job.as_ref() == Some(&key))
@@ -302,7 +332,10 @@ fn log_line(event: &JobEvent) -> Option<(Level, String)> {
     Some(match event {
         JobEvent::Done(done) => (
             Level::Info,
-            format!("{} -> {}: {} bytes, {}", done.source, done.destination, done.size, done.action),
+            format!(
+                "{} -> {}: {} bytes, {}",
+                done.source, done.destination, done.size, done.action
+            ),
         ),
         JobEvent::Skipped { file, why, .. } => (Level::Info, format!("{file}: skipped: {why}")),
         JobEvent::Failed { file, error, .. } => (Level::Error, format!("{file}: {error}")),
@@ -340,10 +373,7 @@ fn log_summary(spec: &JobSpec, year: Option<i16>, summary: &JobSummary) {
     }
 }
 
-fn records(
-    path: &std::path::Path,
-    job: &str,
-) -> Result<Vec<crate::job::ledger::Record>, String> {
+fn records(path: &std::path::Path, job: &str) -> Result<Vec<crate::job::ledger::Record>, String> {
     let overview = crate::job::ledger::overview::Overview::open(path);
     match overview.map_err(|error| error.to_string())? {
         None => Ok(Vec::new()),
@@ -353,12 +383,7 @@ fn records(
 
 /// A job that ended before it began.
 fn ended(spec: &JobSpec, exit_code: u8, error: String) -> JobSummary {
-    JobSummary {
-        job: spec.key.clone(),
-        exit_code,
-        error: Some(error),
-        ..JobSummary::default()
-    }
+    JobSummary { job: spec.key.clone(), exit_code, error: Some(error), ..JobSummary::default() }
 }
 
 fn status(code: u8) -> ExitStatus {
@@ -394,4 +419,55 @@ fn seconds() -> i64 {
 
 fn this_year() -> i16 {
     jiff::Zoned::now().year()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::job::run::bench;
+    use crate::job::spec::SpecError;
+
+    fn job(key: &str, name: &str) -> JobSpec {
+        let spec = bench::spec(Path::new("/in"), Path::new("/out"));
+        JobSpec { key: key.to_owned(), name: name.to_owned(), ..spec }
+    }
+
+    fn names(jobs: &[JobSpec]) -> Vec<&str> {
+        jobs.iter().map(|job| job.name.as_str()).collect()
+    }
+
+    #[test]
+    fn j12_a_broken_file_keeps_the_old_jobs() {
+        let old = || vec![job("A", "old A"), job("B", "old B"), job("C", "old C")];
+        let kept = reloaded(old(), Err(CliError::Usage("broken".to_owned())));
+        assert_eq!(names(&kept), ["old A", "old B", "old C"]);
+        let refused = SpecError {
+            file: "f".to_owned(),
+            line: None,
+            job: Some("B".to_owned()),
+            key: None,
+            text: "broken".to_owned(),
+        };
+        let (file, jobs) = (PathBuf::new(), vec![job("A", "new A")]);
+        let new = reloaded(old(), Ok(Selection { file, jobs, refused: vec![refused] }));
+        assert_eq!(names(&new), ["new A", "old B"]);
+    }
+
+    #[test]
+    fn the_worst_end_of_several_jobs_is_told() {
+        let ends = [
+            ExitStatus::Success,
+            ExitStatus::Locked,
+            ExitStatus::Partial,
+            ExitStatus::Socket,
+            ExitStatus::Usage,
+            ExitStatus::Signal,
+        ];
+        for pair in ends.windows(2) {
+            assert_eq!(graver(pair[0], pair[1]), pair[1]);
+            assert_eq!(graver(pair[1], pair[0]), pair[1]);
+        }
+    }
 }

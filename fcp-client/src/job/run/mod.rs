@@ -116,7 +116,7 @@ fn summary(tell: &Teller, stop: &Stop, began: Instant) -> JobSummary {
         }
         Some(Halt::Broken(text)) => {
             summary.error = Some(text);
-            23
+            11
         }
     };
     summary
@@ -194,9 +194,9 @@ impl<L: Ledger + 'static> Run<L> {
             Trouble::Location(error) if error.is_transient() => {
                 self.stop.halt(Halt::Dead(error.to_string()));
             }
-            Trouble::Location(error) => self.stop.halt(Halt::Broken(error.to_string())),
+            Trouble::Location(error) => self.tell.failed(&RelPath::root(), 1, &error.to_string()),
             Trouble::Ledger(error) => self.stop.halt(Halt::Broken(error.to_string())),
-            Trouble::Failed(text) => self.stop.halt(Halt::Broken(text)),
+            Trouble::Failed(text) => self.tell.failed(&RelPath::root(), 1, &text),
             Trouble::Skip(_) | Trouble::Halted => {}
         }
     }

@@ -87,9 +87,9 @@ impl Teller {
             self.count(|totals| totals.ignored += 1);
         } else {
             self.count(|totals| {
-            totals.skipped += 1;
-            *totals.skipped_by.entry(why.class().to_owned()).or_default() += 1;
-        });
+                totals.skipped += 1;
+                *totals.skipped_by.entry(why.class().to_owned()).or_default() += 1;
+            });
         }
         // What is no file of the job at all is counted, and told by dry runs only.
         if why.is_foreign() && !self.totals(|totals| totals.dry_run) {

@@ -28,8 +28,12 @@ fn bench(action: Action, zip: bool, far: (bool, bool)) -> Bench {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_four_pairs_of_ends_with_all_actions() {
-    let actions =
-        [(Action::Keep, false), (Action::Delete, false), (Action::Move, false), (Action::Move, true)];
+    let actions = [
+        (Action::Keep, false),
+        (Action::Delete, false),
+        (Action::Move, false),
+        (Action::Move, true),
+    ];
     for far in ALL {
         for (action, zip) in actions {
             let bench = bench(action, zip, far);

@@ -134,9 +134,7 @@ impl Bench {
     pub(super) fn action_of(&self, name: &str) -> String {
         let events = self.events.lock().unwrap();
         let found = events.iter().find_map(|event| match event {
-            JobEvent::Done(record) if record.source.ends_with(&format!(": {name}")) => {
-                Some(record.action.clone())
-            }
+            JobEvent::Done(record) if record.file == name => Some(record.action.clone()),
             _ => None,
         });
         found.unwrap_or_default()
