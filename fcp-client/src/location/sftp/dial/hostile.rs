@@ -218,7 +218,8 @@ async fn s19_other_prompts_get_no_password_and_no_second_one_either() {
         let error = dial(login(port, HostKeyRule::Pinned(pin))).await.unwrap_err();
         assert_eq!(error.reason, Reason::Login, "{error}");
         assert!(!error.to_string().contains(SECRET));
-        let got: Vec<String> = got.lock().unwrap().iter().filter(|g| !g.is_empty()).cloned().collect();
+        let got: Vec<String> =
+            got.lock().unwrap().iter().filter(|g| !g.is_empty()).cloned().collect();
         assert_eq!(got.len(), sent, "{rounds:?}");
     }
 }
@@ -238,7 +239,10 @@ async fn s19_a_server_that_is_not_known_gets_no_password() {
     let asker = Asker::default();
     let got = Arc::clone(&asker.got);
     let (port, pin) = start(asker, &[MethodKind::Password]).await;
-    for rule in [HostKeyRule::Known, HostKeyRule::Pinned("SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA".into())] {
+    for rule in [
+        HostKeyRule::Known,
+        HostKeyRule::Pinned("SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA".into()),
+    ] {
         let error = dial(login(port, rule)).await.unwrap_err();
         assert_eq!(error.reason, Reason::HostKey, "{error}");
         assert!(error.text.contains(&pin), "{error}");

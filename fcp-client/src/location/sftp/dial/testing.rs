@@ -64,7 +64,12 @@ impl Sshd {
     }
 
     /// Makes a key that may log in as `user`.
-    pub(in crate::location::sftp) fn key(&self, user: &str, kind: &str, passphrase: &str) -> PathBuf {
+    pub(in crate::location::sftp) fn key(
+        &self,
+        user: &str,
+        kind: &str,
+        passphrase: &str,
+    ) -> PathBuf {
         let path = self.path(&format!("key_{kind}_{}", passphrase.len()));
         keygen(&path, &["-t", kind, "-N", passphrase]);
         self.authorize(user, &read(&pub_of(&path)));
@@ -96,7 +101,11 @@ impl Sshd {
     }
 
     /// A login that knows the ed25519 key of the server.
-    pub(in crate::location::sftp) fn login(&self, user: &str, credentials: Vec<Credential>) -> (Login, Env) {
+    pub(in crate::location::sftp) fn login(
+        &self,
+        user: &str,
+        credentials: Vec<Credential>,
+    ) -> (Login, Env) {
         let known = self.path("known_hosts");
         fs::write(&known, format!("{}\n", self.known("ed25519"))).unwrap();
         let login = Login {
@@ -114,7 +123,11 @@ impl Sshd {
     }
 
     /// The same for the system's ssh.
-    pub(in crate::location::sftp) fn system(&self, user: &str, credentials: Vec<Credential>) -> Login {
+    pub(in crate::location::sftp) fn system(
+        &self,
+        user: &str,
+        credentials: Vec<Credential>,
+    ) -> Login {
         let (mut login, env) = self.login(user, credentials);
         login.dialer = Dialer::System;
         login.ssh.config_file = Some("none".into());
@@ -269,7 +282,9 @@ pub(super) async fn dial((login, env): (Login, Env)) -> crate::location::Result<
 }
 
 /// The same, for a pool.
-pub(in crate::location::sftp) fn opener(login: (Login, Env)) -> Box<crate::location::sftp::pool::Opener> {
+pub(in crate::location::sftp) fn opener(
+    login: (Login, Env),
+) -> Box<crate::location::sftp::pool::Opener> {
     Box::new(move || Box::pin(dial(login.clone())))
 }
 

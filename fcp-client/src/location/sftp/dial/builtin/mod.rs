@@ -137,8 +137,8 @@ async fn judge(login: &Login, plan: &Plan) -> Result<Judge, String> {
         22 => format!("ssh {}@{}", plan.user, login.host),
         port => format!("ssh -p {port} {}@{}", plan.user, login.host),
     };
-    let (rule, files) = (login.host_key.clone(), plan.known_hosts.clone());
-    let read = move || Judge::new(&rule, host, files, by_hand);
+    let (rule, files, hashed) = (login.host_key.clone(), plan.known_hosts.clone(), plan.hashed);
+    let read = move || Judge::new(&rule, host, files, by_hand).map(|judge| judge.hashing(hashed));
     tokio::task::spawn_blocking(read).await.map_err(|error| error.to_string())?
 }
 
@@ -206,7 +206,9 @@ async fn first_word(server: &Server, stream: &TcpStream) -> Result<(), LocationE
     };
     Err(server.failed(
         Reason::Busy,
-        format!("{said}; it takes no more connections for now (MaxStartups, or it bars this address)"),
+        format!(
+            "{said}; it takes no more connections for now (MaxStartups, or it bars this address)"
+        ),
     ))
 }
 
@@ -292,4 +294,3 @@ fn lost(server: &Server, error: &russh::Error, farewell: &Farewell) -> LocationE
         other => server.failed(Reason::Protocol, words(other.to_string().as_bytes())),
     }
 }
-
