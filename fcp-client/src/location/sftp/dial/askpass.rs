@@ -43,8 +43,9 @@ pub fn answer(args: &[OsString]) -> Option<ExitCode> {
         }
         return Some(ExitCode::SUCCESS);
     }
-    let socket = std::env::var_os(SOCKET)?;
-    let prompt = args.get(1).map(|arg| arg.to_string_lossy().into_owned()).unwrap_or_default();
+    // Whatever else ssh runs has this in its environment, too.
+    let [_, prompt] = args else { return None };
+    let (socket, prompt) = (std::env::var_os(SOCKET)?, prompt.to_string_lossy());
     let printed = fetch(Path::new(&socket), &prompt).and_then(|text| {
         let mut out = std::io::stdout().lock();
         out.write_all(text.as_bytes())?;
@@ -96,7 +97,8 @@ fn known_host(args: &[&str]) -> Option<String> {
 /// The kind and the text of a key, with or without names before them.
 fn key_of(pin: &str) -> Option<String> {
     let words: Vec<&str> = pin.split_ascii_whitespace().collect();
-    let at = words.iter().position(|word| word.starts_with("ssh-") || word.starts_with("ecdsa-"))?;
+    let at =
+        words.iter().position(|word| word.starts_with("ssh-") || word.starts_with("ecdsa-"))?;
     let key = words.get(at + 1).filter(|key| key.starts_with("AAAA"))?;
     Some(format!("{} {key}", words[at]))
 }

@@ -1,5 +1,5 @@
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::*;
@@ -22,6 +22,8 @@ struct FakeState {
     most_at_once: AtomicUsize,
     alive: AtomicUsize,
     is_dead: AtomicBool,
+    /// How long connecting takes.
+    millis: AtomicU64,
 }
 
 struct FakeLink {
@@ -41,24 +43,25 @@ fn failed(reason: Reason) -> LocationError {
 
 impl Fake {
     fn new(connections: usize, channels: usize) -> Fake {
-        Fake(Arc::new(FakeState { connections, channels, ..FakeState::default() }))
+        let millis = AtomicU64::new(100);
+        Fake(Arc::new(FakeState { connections, channels, millis, ..FakeState::default() }))
     }
 
     fn pool(&self, max_connections: usize, max_channels: usize) -> Pool<FakeSession> {
         let fake = self.clone();
-        let enter = move || -> dial::Future<'static, Result<Connection>> {
+        let opener = move || -> dial::Future<'static, Result<Connection>> {
             let fake = fake.clone();
             Box::pin(async move { fake.dial().await })
         };
         let options = PoolOptions { max_connections, max_channels };
-        Pool::with("fake".into(), options, Box::new(enter))
+        Pool::over(Box::new(opener), options)
     }
 
     async fn dial(&self) -> Result<Connection> {
         self.0.dialed.fetch_add(1, Relaxed);
         let now = self.0.at_once.fetch_add(1, Relaxed) + 1;
         self.0.most_at_once.fetch_max(now, Relaxed);
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(self.0.millis.load(Relaxed))).await;
         self.0.at_once.fetch_sub(1, Relaxed);
         let next = self.0.failures.lock().unwrap().pop_front();
         if let Some(reason) = next.or(*self.0.always.lock().unwrap()) {
@@ -253,4 +256,75 @@ async fn who_gives_up_waiting_holds_nobody_up() {
     let waiting = tokio::time::timeout(Duration::from_millis(50), pool.acquire()).await;
     assert!(waiting.is_err());
     assert!(pool.acquire().await.is_ok());
+    assert_eq!(fake.dialed(), 1, "its attempt went on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_takes_long_holds_nobody_up() {
+    let fake = Fake::new(9, 9);
+    let pool = fake.pool(2, 1);
+    let _first = pool.acquire().await.unwrap();
+    fake.0.millis.store(60_000, Relaxed);
+    let began = tokio::time::Instant::now();
+    let _second = pool.acquire().await.unwrap();
+    assert_eq!((pool.size(), began.elapsed().as_secs()), ((1, 1), 5));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(pool.size(), (2, 2), "it is there later");
+}
+
+/// A session of which only the greeting matters.
+#[cfg(feature = "sftp")]
+struct Greeted {
+    _stream: Mutex<Stream>,
+}
+
+#[cfg(feature = "sftp")]
+impl Pooled for Greeted {
+    async fn begin(_: &str, mut stream: Stream) -> Result<Greeted> {
+        let greeting = crate::location::sftp::dial::testing::greet(&mut stream).await;
+        greeting.map_err(|_| failed(Reason::Lost))?;
+        Ok(Greeted { _stream: Mutex::new(stream) })
+    }
+    fn is_closed(&self) -> bool {
+        false
+    }
+}
+
+#[cfg(feature = "sftp")]
+async fn all_of(server: &str, options: PoolOptions, system: bool) -> Option<(usize, usize)> {
+    use crate::location::sftp::dial::testing::{Sshd, opener};
+    use crate::location::sftp::dial::{Credential, plan::Env};
+    let sshd = Sshd::start(server)?;
+    let path = sshd.key("root", "ed25519", "");
+    let credentials = vec![Credential::KeyFile { path, passphrase: None }];
+    let login = match system {
+        true => (sshd.system("root", credentials), Env::default()),
+        false => sshd.login("root", credentials),
+    };
+    let pool: Pool<Greeted> = Pool::over(opener(login), options);
+    let mut tasks = Vec::new();
+    for _ in 0..10 {
+        let pool = pool.clone();
+        tasks.push(tokio::spawn(async move { pool.acquire().await }));
+    }
+    let mut leases = Vec::new();
+    for task in tasks {
+        leases.push(task.await.unwrap().unwrap());
+    }
+    Some(pool.size())
+}
+
+#[tokio::test]
+#[cfg(feature = "sftp")]
+async fn s25_a_real_server_with_two_sessions_or_few_logins_serves_ten() {
+    let options = PoolOptions { max_connections: 1, max_channels: 5 };
+    let Some(size) = all_of("MaxSessions 2", options, false).await else { return };
+    assert_eq!(size, (2, 1));
+    let options = PoolOptions { max_connections: 8, max_channels: 1 };
+    for system in [false, true] {
+        let (sessions, _) = all_of("MaxStartups 2:100:2", options, system).await.unwrap();
+        assert!((1..=8).contains(&sessions), "{sessions}");
+        let (sessions, _) = all_of("", options, system).await.unwrap();
+        assert_eq!(sessions, 8);
+    }
 }
