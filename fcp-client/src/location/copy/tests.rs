@@ -101,7 +101,8 @@ async fn every_length_arrives_whole_and_is_proven() {
             let digest = staged.digest.map(|digest| digest.to_string());
             assert_eq!(digest, proven.then(|| hash::sha256(&content(size)).to_string()), "{size}");
             publish(&pair.to.at, &path(".tmp.a"), &path("a"), None).await.unwrap();
-            let (is, was) = (pair.to.at.stat(&path("a")).await, pair.from.at.stat(&path("a")).await);
+            let (is, was) =
+                (pair.to.at.stat(&path("a")).await, pair.from.at.stat(&path("a")).await);
             let (is, was) = (is.unwrap().unwrap(), was.unwrap().unwrap());
             assert_eq!(is.mode, Some(0o640));
             assert_eq!(is.mtime.map(|t| t.secs), was.mtime.map(|t| t.secs));
