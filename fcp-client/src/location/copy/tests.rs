@@ -261,6 +261,49 @@ async fn a_stopped_large_copy_leaves_what_the_next_one_needs() {
 }
 
 #[tokio::test]
+async fn s01_a_drop_at_every_sixteenth_is_gone_on_from() {
+    let size = 8 << 20;
+    for far_source in [true, false] {
+        for part in 0..16 {
+            let far = Place::sftp().await;
+            let (from, to) = if far_source { (far, Place::local()) } else { (Place::local(), far) };
+            let pair = Pair { from, to, seen: Arc::default() };
+            pair.from.put("a", content(size));
+            let far = if far_source { &pair.from } else { &pair.to };
+            let until = (size as u64 / 16 * part).max(1);
+            let moved = async {
+                while pair.seen.moved.load(Ordering::Relaxed) < until {
+                    tokio::task::yield_now().await;
+                }
+                far.kill_servers();
+                std::future::pending::<()>().await;
+            };
+            let first = tokio::select! {
+                biased;
+                () = moved => unreachable!(),
+                staged = pair.stage(Proof::Size, Vec::new()) => staged,
+            };
+            if let Err(error) = first {
+                assert_eq!((error.reason, &*error.place), (Reason::Lost, far.at.name()), "{part}");
+                let done = pair.told_ranges();
+                if done.is_empty() {
+                    discard(&pair.to.at, &path(".tmp.a")).await.unwrap();
+                }
+                let told = done.iter().map(|(range, _)| range.end - range.start).sum::<u64>();
+                let mut staged = pair.stage(Proof::Size, done.clone()).await;
+                // Other sessions of the pool died, too, and nobody has asked them since.
+                while staged.as_ref().is_err_and(|error| error.reason == Reason::Lost) {
+                    staged = pair.stage(Proof::Size, done.clone()).await;
+                }
+                assert_eq!(staged.unwrap().resumed, told, "{part}");
+            }
+            assert_eq!(pair.to.get(".tmp.a"), content(size), "{part}");
+            assert_eq!(std::fs::read_dir(pair.to.dir.path()).unwrap().count(), 1);
+        }
+    }
+}
+
+#[tokio::test]
 async fn s20_nothing_is_replaced_but_what_was_seen() {
     for to in [Place::local(), Place::sftp().await, Place::sftp_without(POOR, false).await] {
         to.put("old", "old");
