@@ -12,6 +12,10 @@ pub(super) fn now_millis() -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
+/// Kernels stamp files with the time of their last tick, up to 10 ms ago, and our own times are cut
+/// off to milliseconds.
+const TICK: Duration = Duration::from_millis(12);
+
 impl Clock {
     /// From a stamp that a place made between two moments of our clock (milliseconds since the
     /// epoch), when it counts in steps of `grain`.
@@ -25,7 +29,7 @@ impl Clock {
         let trip = Duration::from_millis(trip.unsigned_abs());
         Clock::Skew {
             millis: stamp.saturating_add(half).saturating_sub(ours),
-            error: trip / 2 + grain / 2 + Duration::from_millis(1),
+            error: trip / 2 + grain / 2 + TICK,
         }
     }
 }
@@ -40,6 +44,6 @@ mod tests {
         let skew = Clock::between(1_000_400, 1_000_600, stamp, Duration::from_secs(1));
         // The server's clock stood between 93,600,000 and 93,601,000 ms after our 1,000,000.
         let Clock::Skew { millis, error } = skew else { panic!("{skew:?}") };
-        assert_eq!((millis, error), (93_600_000, Duration::from_millis(601)));
+        assert_eq!((millis, error), (93_600_000, Duration::from_millis(612)));
     }
 }

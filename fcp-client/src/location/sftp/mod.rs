@@ -12,6 +12,8 @@ mod error;
 mod files;
 mod lanes;
 mod names;
+#[cfg(all(test, feature = "sftp"))]
+mod over_sshd;
 pub mod pool;
 mod rename;
 pub mod session;

@@ -18,6 +18,12 @@ use support::{POOR, Place, content, path};
 /// that can do nothing but version 3.
 macro_rules! for_every_location {
     ($($name:ident)*) => {
+        /// All of them, one after the other.
+        #[cfg(feature = "sftp")]
+        pub(super) async fn all(place: impl AsyncFn() -> Place) {
+            $($name(place().await).await;)*
+        }
+
         mod local {
             $(#[tokio::test]
             async fn $name() {

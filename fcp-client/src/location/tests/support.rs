@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use fcp_proto::path::RelPath;
 use tempfile::TempDir;
@@ -12,6 +12,8 @@ use tempfile::TempDir;
 use crate::location::local::Local;
 use crate::location::sftp::dial::{Connection, Future, Link, Output, Stream};
 use crate::location::sftp::pool::{Pool, PoolOptions};
+#[cfg(feature = "sftp")]
+use crate::location::sftp::session::Session;
 use crate::location::sftp::{Sftp, SftpOptions};
 use crate::location::{Location, LocationError, Result};
 
@@ -24,13 +26,17 @@ pub(crate) const POOR: &str = "posix-rename,fsync,lsetstat,hardlink,statvfs,fsta
 pub(crate) struct Place {
     pub(crate) dir: TempDir,
     pub(crate) at: Location,
+    servers: Servers,
 }
+
+/// The servers that run for a place.
+type Servers = Arc<Mutex<Vec<Child>>>;
 
 impl Place {
     pub(crate) fn local() -> Place {
         let dir = tempfile::tempdir().unwrap();
         let at = Location::Local(Local::new(dir.path()).unwrap());
-        Place { dir, at }
+        Place { dir, at, servers: Servers::default() }
     }
 
     /// Behind OpenSSH's server.
@@ -41,8 +47,27 @@ impl Place {
     /// Behind a server without these requests, and maybe without a shell.
     pub(crate) async fn sftp_without(denied: &str, shell: bool) -> Place {
         let dir = tempfile::tempdir().unwrap();
-        let at = sftp(dir.path().as_os_str().as_encoded_bytes(), denied, shell).await.unwrap();
-        Place { dir, at: Location::Sftp(at) }
+        let servers = Servers::default();
+        let base = dir.path().as_os_str().as_encoded_bytes();
+        let at = serve(base, denied, shell, &servers).await.unwrap();
+        Place { dir, at: Location::Sftp(at), servers }
+    }
+
+    /// Over somebody's sessions.
+    #[cfg(feature = "sftp")]
+    pub(crate) async fn over(pool: Pool<Session>) -> Place {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().as_os_str().as_encoded_bytes();
+        let at = Sftp::over(pool, "sftp sshd", base, OPTIONS).await.unwrap();
+        Place { dir, at: Location::Sftp(at), servers: Servers::default() }
+    }
+
+    /// Every server dies at once; whoever needs one gets a new one.
+    pub(crate) fn kill_servers(&self) {
+        for mut server in self.servers.lock().unwrap().drain(..) {
+            let _ = server.kill();
+            let _ = server.wait();
+        }
     }
 
     pub(crate) fn local_path(&self, name: &str) -> PathBuf {
@@ -62,22 +87,30 @@ impl Place {
     }
 }
 
+pub(crate) const OPTIONS: SftpOptions = SftpOptions {
+    pool: PoolOptions { max_connections: 3, max_channels: 1 },
+    lanes: 3,
+    make_base: false,
+};
+
 pub(crate) async fn sftp(base: &[u8], denied: &str, shell: bool) -> Result<Sftp> {
-    let pool = PoolOptions { max_connections: 3, max_channels: 1 };
-    let options = SftpOptions { pool, lanes: 3, make_base: false };
-    let denied = denied.to_owned();
+    serve(base, denied, shell, &Servers::default()).await
+}
+
+async fn serve(base: &[u8], denied: &str, shell: bool, servers: &Servers) -> Result<Sftp> {
+    let (denied, servers) = (denied.to_owned(), Arc::clone(servers));
     let opener = move || -> Future<'static, Result<Connection>> {
-        let link = Pipes { denied: denied.clone(), shell, children: Mutex::default() };
+        let link = Pipes { denied: denied.clone(), shell, servers: Arc::clone(&servers) };
         Box::pin(async move { Ok(Connection::new("sftp pipes", link)) })
     };
-    Sftp::over(Pool::over(Box::new(opener), pool), "sftp pipes", base, options).await
+    Sftp::over(Pool::over(Box::new(opener), OPTIONS.pool), "sftp pipes", base, OPTIONS).await
 }
 
 /// An `sftp-server` at the other end of a socket pair, and `sh` for commands.
 struct Pipes {
     denied: String,
     shell: bool,
-    children: Mutex<Vec<Child>>,
+    servers: Servers,
 }
 
 impl Pipes {
@@ -94,19 +127,16 @@ impl Pipes {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        self.children.lock().unwrap().push(child);
+        self.servers.lock().unwrap().push(child);
         ours.set_nonblocking(true).unwrap();
         let (reader, writer) = tokio::net::UnixStream::from_std(ours).unwrap().into_split();
         Stream { reader: Box::new(reader), writer: Box::new(writer) }
     }
 }
 
-impl Drop for Pipes {
+impl Drop for Place {
     fn drop(&mut self) {
-        for child in self.children.get_mut().unwrap() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        self.kill_servers();
     }
 }
 
@@ -149,5 +179,9 @@ pub(crate) fn path(text: &str) -> RelPath {
 }
 
 pub(crate) fn content(length: usize) -> Vec<u8> {
-    (0..length).map(|i| (i * 31 + i / 251) as u8).collect()
+    // No power of two, so that no two chunks are alike.
+    let block: Vec<u8> = (0..4099).map(|i| (i * 31 + i / 251) as u8).collect();
+    let mut content = block.repeat(length / block.len() + 1);
+    content.truncate(length);
+    content
 }

@@ -55,6 +55,8 @@ pub(super) struct Plan {
     pub(super) agent: Option<PathBuf>,
     /// Of the agent's keys only those count whose public half lies beside one of `keys`.
     pub(super) only_keys: bool,
+    /// Whether names of new hosts are hashed.
+    pub(super) hashed: bool,
     pub(super) family: Family,
     pub(super) connect: Duration,
 }
@@ -177,6 +179,7 @@ fn plan(login: &Login, settings: Option<&Settings>, env: &Env) -> Plan {
         keys: keys(login, settings, env),
         agent: agent(settings, env),
         only_keys: get("identitiesonly") == Some("yes"),
+        hashed: get("hashknownhosts") == Some("yes"),
         family,
         connect: connect.map_or(CONNECT, Duration::from_secs),
         host,

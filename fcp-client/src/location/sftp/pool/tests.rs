@@ -1,5 +1,5 @@
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::*;
@@ -22,6 +22,8 @@ struct FakeState {
     most_at_once: AtomicUsize,
     alive: AtomicUsize,
     is_dead: AtomicBool,
+    /// How long connecting takes.
+    millis: AtomicU64,
 }
 
 struct FakeLink {
@@ -41,7 +43,8 @@ fn failed(reason: Reason) -> LocationError {
 
 impl Fake {
     fn new(connections: usize, channels: usize) -> Fake {
-        Fake(Arc::new(FakeState { connections, channels, ..FakeState::default() }))
+        let millis = AtomicU64::new(100);
+        Fake(Arc::new(FakeState { connections, channels, millis, ..FakeState::default() }))
     }
 
     fn pool(&self, max_connections: usize, max_channels: usize) -> Pool<FakeSession> {
@@ -58,7 +61,7 @@ impl Fake {
         self.0.dialed.fetch_add(1, Relaxed);
         let now = self.0.at_once.fetch_add(1, Relaxed) + 1;
         self.0.most_at_once.fetch_max(now, Relaxed);
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(self.0.millis.load(Relaxed))).await;
         self.0.at_once.fetch_sub(1, Relaxed);
         let next = self.0.failures.lock().unwrap().pop_front();
         if let Some(reason) = next.or(*self.0.always.lock().unwrap()) {
@@ -253,6 +256,20 @@ async fn who_gives_up_waiting_holds_nobody_up() {
     let waiting = tokio::time::timeout(Duration::from_millis(50), pool.acquire()).await;
     assert!(waiting.is_err());
     assert!(pool.acquire().await.is_ok());
+    assert_eq!(fake.dialed(), 1, "its attempt went on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_takes_long_holds_nobody_up() {
+    let fake = Fake::new(9, 9);
+    let pool = fake.pool(2, 1);
+    let _first = pool.acquire().await.unwrap();
+    fake.0.millis.store(60_000, Relaxed);
+    let began = tokio::time::Instant::now();
+    let _second = pool.acquire().await.unwrap();
+    assert_eq!((pool.size(), began.elapsed().as_secs()), ((1, 1), 5));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(pool.size(), (2, 2), "it is there later");
 }
 
 /// A session of which only the greeting matters.

@@ -137,8 +137,8 @@ async fn judge(login: &Login, plan: &Plan) -> Result<Judge, String> {
         22 => format!("ssh {}@{}", plan.user, login.host),
         port => format!("ssh -p {port} {}@{}", plan.user, login.host),
     };
-    let (rule, files) = (login.host_key.clone(), plan.known_hosts.clone());
-    let read = move || Judge::new(&rule, host, files, by_hand);
+    let (rule, files, hashed) = (login.host_key.clone(), plan.known_hosts.clone(), plan.hashed);
+    let read = move || Judge::new(&rule, host, files, by_hand).map(|judge| judge.hashing(hashed));
     tokio::task::spawn_blocking(read).await.map_err(|error| error.to_string())?
 }
 
