@@ -34,8 +34,8 @@ use std::time::{Duration, Instant};
 use fcp_proto::meta::Timestamp;
 use fcp_proto::path::RelPath;
 
-pub use dry::dry_run;
 pub use connect::{Unreached, connect};
+pub use dry::dry_run;
 pub(crate) use retry::random;
 pub use stop::{Halt, Stop};
 pub use tell::Listener;
