@@ -155,6 +155,10 @@ fn told(event: &JobEvent, style: Style) -> Option<(String, bool)> {
 fn summary_lines(summary: &JobSummary) -> Vec<String> {
     let JobSummary { job, found, delivered, skipped, failed, bytes, seconds, .. } = summary;
     let what = if summary.dry_run { "would be delivered" } else { "delivered" };
+    if let (Some(error), 0) = (&summary.error, found) {
+        // It ended before it began.
+        return vec![escape_text(&format!("{job}: {error}"))];
+    }
     let mut text = format!("{job}: {found} found, {delivered} {what}");
     if !summary.dry_run {
         let rate = HumanBytes((*bytes as f64 / seconds.max(0.001)) as u64);

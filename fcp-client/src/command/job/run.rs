@@ -19,9 +19,9 @@ use crate::job::lock::{JobLock, LockError};
 use crate::job::log::{JobLog, Level};
 use crate::job::report::{JobEvent, JobSummary};
 use crate::job::run::{self, Halt, Listener, Order, Stop, hooks};
-use crate::job::spec::JobSpec;
+use crate::job::spec::{End, JobSpec};
 use crate::job::state;
-use crate::location::Location;
+use crate::location::{Location, Reason};
 use crate::ui;
 use crate::ui::exit::ExitStatus;
 use crate::ui::job::{JobScreen, Style};
@@ -113,6 +113,14 @@ async fn any(signals: &mut [Signal]) {
         if any { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
     })
     .await;
+}
+
+/// An end that cannot be used.
+struct Ended {
+    /// What that means for the job.
+    summary: Box<JobSummary>,
+    /// Its base directory is not there.
+    missing: bool,
 }
 
 /// What holds for all jobs of a command.
@@ -213,7 +221,7 @@ impl Runner {
 
     async fn locked(&self, spec: &JobSpec, book: &SqliteBook, listener: Listener) -> JobSummary {
         match self.order(spec, true).await {
-            Ok(order) => run::run_job(order, book, listener, &self.stop).await,
+            Ok((order, _)) => run::run_job(order, book, listener, &self.stop).await,
             Err(summary) => *summary,
         }
     }
@@ -226,52 +234,58 @@ impl Runner {
             Err(text) => return ended(spec, 11, text),
         };
         match self.order(spec, false).await {
-            Ok(order) => run::dry_run(order, records, listener, &self.stop).await,
+            Ok((order, there)) => run::dry_run(order, there, records, listener, &self.stop).await,
             Err(summary) => *summary,
         }
     }
 
-    /// Reaches both ends.
-    async fn order(&self, spec: &JobSpec, make: bool) -> Result<Order, Box<JobSummary>> {
+    /// Reaches both ends; and whether the destination is there, which only a dry run may find out.
+    async fn order(&self, spec: &JobSpec, make: bool) -> Result<(Order, bool), Box<JobSummary>> {
         let (source, destination) = tokio::join!(
             self.end(spec, &spec.source, false),
             self.end(spec, &spec.destination, make)
         );
+        let source = source.map_err(|ended| ended.summary)?;
+        let (destination, there) = match destination {
+            Ok(destination) => (destination, true),
+            // Nobody asks it anything.
+            Err(ended) if !make && ended.missing => (source.clone(), false),
+            Err(ended) => return Err(ended.summary),
+        };
         let today = jiff::Zoned::now().date();
         let folders = folders::folders(&spec.folder_pattern, self.year, today);
-        Ok(Order {
+        let order = Order {
             spec: spec.clone(),
             place: place::of(&spec.source),
-            source: source?,
-            destination: destination?,
+            source,
+            destination,
             folders: folders.into_iter().map(|folder| folder.path).collect(),
             year: self.year,
-        })
+        };
+        Ok((order, there))
     }
 
-    async fn end(
-        &self,
-        spec: &JobSpec,
-        end: &crate::job::spec::End,
-        make: bool,
-    ) -> Result<Location, Box<JobSummary>> {
+    async fn end(&self, spec: &JobSpec, end: &End, make: bool) -> Result<Location, Ended> {
+        let failed = |code, text: String| {
+            let summary = Box::new(ended(spec, code, text));
+            Ended { summary, missing: false }
+        };
         let of = end.clone();
         // A secret may come from a command.
         let login = tokio::task::spawn_blocking(move || of.login()).await;
         let login = match login {
-            Ok(Ok(login)) => login,
-            Ok(Err(error)) => return Err(Box::new(ended(spec, 1, error.to_string()))),
-            Err(why) => return Err(Box::new(ended(spec, 11, why.to_string()))),
+            Ok(login) => login.map_err(|error| failed(1, error.to_string()))?,
+            Err(why) => return Err(failed(11, why.to_string())),
         };
         run::connect(spec, end, login, make, &self.stop).await.map_err(|unreached| {
-            use crate::location::Reason::{Denied, NotDirectory, NotFound};
-            let base = matches!(unreached.error.reason, NotFound | NotDirectory | Denied);
+            let reason = unreached.error.reason;
+            let base = matches!(reason, Reason::Denied | Reason::NotDirectory | Reason::NotFound);
             let code = match (self.stop.is_over(), unreached.remote && !base) {
                 (true, _) => 20,
                 (false, true) => 10,
                 (false, false) => 1,
             };
-            Box::new(ended(spec, code, unreached.to_string()))
+            Ended { missing: reason == Reason::NotFound, ..failed(code, unreached.to_string()) }
         })
     }
 

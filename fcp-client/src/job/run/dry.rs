@@ -16,9 +16,10 @@ use crate::job::spec::{Action, ClockRule};
 use crate::location::Location;
 
 /// Plans a run as [`super::run_job`] would, and tells it. `records` is all that the ledger has of the
-/// job.
+/// job; `there`: whether the destination's base is there, or will be made.
 pub async fn dry_run(
     order: Order,
+    there: bool,
     records: Vec<Record>,
     listener: Listener,
     stop: &Stop,
@@ -27,6 +28,7 @@ pub async fn dry_run(
     let dry = Dry {
         tell: Arc::new(Teller::new(&order.spec.key, true, listener)),
         order,
+        there,
         stop: stop.child(),
     };
     if let Err(trouble) = dry.go(&records).await {
@@ -43,6 +45,7 @@ pub async fn dry_run(
 
 struct Dry {
     order: Order,
+    there: bool,
     tell: Arc<Teller>,
     stop: Stop,
 }
@@ -50,6 +53,10 @@ struct Dry {
 impl Dry {
     async fn go(&self, records: &[Record]) -> Result<(), Trouble> {
         self.clock_note();
+        if !self.there {
+            let shown = self.order.spec.destination.shown();
+            self.tell.note(format!("the destination {shown} is not there; a run makes it"));
+        }
         let records = || records.iter().filter(|one| one.entity.place == self.order.place);
         let known: HashMap<_, _> = records().map(|one| (&one.entity, &one.state)).collect();
         records().for_each(|record| self.recovery(record));
@@ -79,7 +86,7 @@ impl Dry {
         planner: &mut Planner<'_>,
     ) -> Result<(), Trouble> {
         let there = Planner::folder(&self.order.spec, folder);
-        let there = match candidates.is_empty() {
+        let there = match candidates.is_empty() || !self.there {
             true => HashMap::new(),
             false => survey::there(&self.order.destination, &there, &candidates).await?,
         };

@@ -249,7 +249,8 @@ async fn a_dry_run_tells_what_a_run_does_and_touches_nothing() {
     bench.put_there("a", b"1");
     bench.put("b", b"12");
     let before = (bench.names(&bench.source()), bench.names(&bench.destination()));
-    let summary = dry_run(bench.order().await, Vec::new(), bench.listener(), &bench.stop).await;
+    let summary =
+        dry_run(bench.order().await, true, Vec::new(), bench.listener(), &bench.stop).await;
     assert_eq!((summary.delivered, summary.bytes, summary.exit_code), (2, 5, 0));
     assert_eq!(before, (bench.names(&bench.source()), bench.names(&bench.destination())));
     let events = bench.events.lock().unwrap();
