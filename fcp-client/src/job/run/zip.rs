@@ -335,3 +335,80 @@ fn target(to: SeekFrom, here: u64, end: u64) -> io::Result<u64> {
     };
     to.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::location::tests::support::Place;
+    use fcp_common::fs::Kind;
+
+    fn meta(size: u64) -> Meta {
+        let mtime = Some(Timestamp { secs: 1_700_000_001, nanos: 0 });
+        Meta { kind: Kind::File, size, mtime, mode: Some(0o640) }
+    }
+
+    fn path(bytes: &[u8]) -> RelPath {
+        RelPath::new(bytes).unwrap()
+    }
+
+    fn hash(content: &[u8]) -> String {
+        content::text(&Sha256::digest(content))
+    }
+
+    #[tokio::test]
+    async fn s22_names_of_any_bytes_times_and_modes_come_back() {
+        let place = Place::local();
+        for name in [&b"\xff\xfe.csv"[..], b"back\\slash", "ümläut".as_bytes(), b"C:x", b"-rf"] {
+            use std::os::unix::ffi::OsStrExt;
+            std::fs::write(place.dir.path().join(std::ffi::OsStr::from_bytes(name)), b"content")
+                .unwrap();
+            let of = Name::new(name).unwrap();
+            let content = Content { name: &of, meta: meta(7), hash: &hash(b"content") };
+            write(&place.at, &path(name), &content, &path(b"x.zip")).await.unwrap();
+            assert!(proves(&place.at, &path(b"x.zip"), &content).await.unwrap(), "{of}");
+            let bytes = place.get("x.zip");
+            let mut zip = ZipArchive::new(io::Cursor::new(&bytes)).unwrap();
+            assert_eq!(zip.by_index(0).unwrap().unix_mode().unwrap() & 0o777, 0o640);
+            let times = place.at.stat(&path(b"x.zip")).await.unwrap().unwrap().mtime;
+            assert_eq!(times, meta(7).mtime);
+            std::fs::remove_file(place.dir.path().join("x.zip")).unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn z08_a_zip_with_any_byte_wrong_proves_nothing_or_still_holds_the_file() {
+        let place = Place::local();
+        place.put("a", b"a content that is long enough to be deflated, deflated, deflated");
+        let content = place.get("a");
+        let name = Name::new(b"a").unwrap();
+        let wanted = hash(&content);
+        let held = Content { name: &name, meta: meta(content.len() as u64), hash: &wanted };
+        write(&place.at, &path(b"a"), &held, &path(b"a.zip")).await.unwrap();
+        let whole = place.get("a.zip");
+        for at in 0..whole.len() {
+            let mut broken = whole.clone();
+            broken[at] ^= 0x55;
+            place.put("b.zip", &broken);
+            if proves(&place.at, &path(b"b.zip"), &held).await.unwrap() {
+                let mut zip = ZipArchive::new(io::Cursor::new(&broken)).unwrap();
+                let mut read = Vec::new();
+                zip.by_index(0).unwrap().read_to_end(&mut read).unwrap();
+                assert!(read == content, "byte {at}");
+            }
+        }
+        for length in 0..whole.len() {
+            place.put("b.zip", &whole[..length]);
+            assert!(!proves(&place.at, &path(b"b.zip"), &held).await.unwrap(), "{length} bytes");
+        }
+    }
+
+    #[tokio::test]
+    async fn s22_a_source_that_is_not_what_was_copied_gets_no_zip() {
+        let place = Place::local();
+        place.put("a", b"other content");
+        let name = Name::new(b"a").unwrap();
+        let held = Content { name: &name, meta: meta(13), hash: &hash(b"first content") };
+        let error = write(&place.at, &path(b"a"), &held, &path(b"a.zip")).await.unwrap_err();
+        assert_eq!(error.reason, Reason::Changed);
+    }
+}

@@ -1,5 +1,6 @@
 //! Runs between two folders of this machine, with a ledger in memory.
 
+mod disk;
 mod faults;
 mod life;
 mod sftp;
