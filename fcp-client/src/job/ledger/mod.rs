@@ -4,6 +4,7 @@
 //! stands behind the same calls.
 
 pub mod mem;
+pub mod overview;
 mod owner;
 pub mod place;
 mod rules;

@@ -91,7 +91,7 @@ pub(super) fn require(tx: &mut Tx<'_, '_>, run: i64) -> Result<(), Refused> {
 }
 
 /// The owner in a row that has at `from`: job, host, world, pid, start, lease.
-pub(super) fn owner_of(row: &Row<'_>, from: usize) -> rusqlite::Result<Owner> {
+pub(in crate::job::ledger) fn owner_of(row: &Row<'_>, from: usize) -> rusqlite::Result<Owner> {
     let process = Process {
         host: row.get(from + 1)?,
         world: row.get(from + 2)?,

@@ -66,7 +66,9 @@ pub(super) fn open(path: &Path) -> Result<Connection, LedgerError> {
 }
 
 /// Opens the ledger for reading, while others write; `None` when there is none.
-pub(crate) fn open_for_reading(path: &Path) -> Result<Option<Connection>, LedgerError> {
+pub(in crate::job::ledger) fn open_for_reading(
+    path: &Path,
+) -> Result<Option<Connection>, LedgerError> {
     match private::require_own_file(path) {
         Ok(Some(_)) => connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map(Some),
         Ok(None) => Ok(None),
