@@ -12,6 +12,8 @@ mod error;
 pub mod faulty;
 pub mod local;
 pub mod sftp;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 

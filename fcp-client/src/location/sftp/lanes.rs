@@ -14,7 +14,7 @@ use super::wire::{Attrs, OpenFlags};
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) handle: Handle,
-    pub(super) lease: Arc<Lease<Session>>,
+    pub(super) lease: Lease<Session>,
 }
 
 /// All of them: the first from the beginning, the others as they are needed.
@@ -93,11 +93,11 @@ impl Lanes {
             let same = meta_of(&now)?.is_same_version(&meta_of(seen)?);
             same.then_some(())?;
         }
-        Some(Lane { handle, lease: Arc::new(lease) })
+        Some(Lane { handle, lease })
     }
 
     fn uses(&self, lease: &Lease<Session>) -> bool {
-        let one = |lane: &Arc<Lane>| std::ptr::eq::<Session>(&**lane.lease, &**lease);
+        let one = |lane: &Arc<Lane>| std::ptr::eq::<Session>(&*lane.lease, &**lease);
         one(&self.first) || self.lock().open.iter().any(one)
     }
 

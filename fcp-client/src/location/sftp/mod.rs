@@ -243,7 +243,7 @@ impl Sftp {
             sftp: self,
             path,
             full: self.full(path),
-            lease: Arc::new(self.inner.pool.share().await?),
+            lease: self.inner.pool.share().await?,
         })
     }
 
@@ -254,7 +254,7 @@ impl Sftp {
             sftp: self,
             path,
             full: self.full(path),
-            lease: Arc::new(self.inner.pool.acquire().await?),
+            lease: self.inner.pool.acquire().await?,
         })
     }
 

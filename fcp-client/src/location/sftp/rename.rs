@@ -1,7 +1,5 @@
 //! Renames, also at servers that can only rename to a name that nothing has.
 
-use std::sync::Arc;
-
 use fcp_common::fs::Kind;
 use fcp_proto::path::RelPath;
 
@@ -131,7 +129,7 @@ fn judged(
 }
 
 fn at<'a>(spot: &Spot<'a>, path: &'a RelPath) -> Spot<'a> {
-    Spot { sftp: spot.sftp, path, full: spot.sftp.full(path), lease: Arc::clone(&spot.lease) }
+    Spot { sftp: spot.sftp, path, full: spot.sftp.full(path), lease: spot.lease.clone() }
 }
 
 fn aside(path: &RelPath) -> Option<RelPath> {

@@ -1,7 +1,5 @@
 //! One name at a server, with the session to ask about it.
 
-use std::sync::Arc;
-
 use fcp_common::fs::Kind;
 use fcp_proto::meta::Timestamp;
 use fcp_proto::path::RelPath;
@@ -20,7 +18,7 @@ pub(super) struct Spot<'a> {
     pub(super) path: &'a RelPath,
     /// As the server knows it.
     pub(super) full: Vec<u8>,
-    pub(super) lease: Arc<Lease<Session>>,
+    pub(super) lease: Lease<Session>,
 }
 
 impl Spot<'_> {

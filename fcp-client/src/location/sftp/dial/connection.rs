@@ -10,6 +10,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::location::{LocationError, Result};
 
+/// What OpenSSH's sshd prints for a command where only sftp is allowed.
+pub(super) const SFTP_ONLY: &[u8] = b"This service allows sftp connections only.";
+
 /// What a [`Link`] answers with.
 pub type Future<'a, T> = Pin<Box<dyn std::future::Future<Output = T> + Send + 'a>>;
 

@@ -13,7 +13,7 @@ use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::time::timeout;
 
 use super::askpass::{Answers, Asker};
-use super::connection::{Future, Held, Link, Output, Stream};
+use super::connection::{Future, Held, Link, Output, SFTP_ONLY, Stream};
 use super::failure::{Server, words};
 use super::{Connection, Credential, HostKeyRule, Login};
 use crate::connect::ssh::subsystem::{self, Askpass, Remote, Running, Started};
@@ -157,6 +157,10 @@ impl System {
         if status == Some(255) {
             let lost = self.call.server.failed(Reason::Lost, "ssh could not run a command");
             return Err(self.call.explain(&child, lost));
+        }
+        if stdout.starts_with(SFTP_ONLY) {
+            let text = "it runs no commands for this account";
+            return Err(self.call.server.failed(Reason::Unsupported, text));
         }
         Ok(Output { status: status.and_then(|code| u32::try_from(code).ok()), stdout })
     }

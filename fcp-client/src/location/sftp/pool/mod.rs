@@ -1,11 +1,26 @@
 //! The sessions with one server: how many connections and channels, when to try again, when not.
+//!
+//! A login that was refused, and a server that is not whom we know, are final: nobody tries again.
+//! Until one connection has succeeded there is one attempt at a time, and whoever waits for it gets
+//! its failure.
 
+mod policy;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
 use std::future::Future;
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
-use crate::location::Result;
-use crate::location::sftp::dial::{Connection, Login, Stream};
+use tokio::sync::{Notify, OnceCell};
+
+use self::policy::{ATTEMPTS, pause};
+use self::state::{Slot, State, Step};
+use crate::location::sftp::dial::{self, Connection, Door, Login, Stream};
+use crate::location::{LocationError, Reason, Result};
 
 /// What a pool keeps: something that speaks over a stream.
 pub trait Pooled: Send + Sync + Sized + 'static {
@@ -24,30 +39,42 @@ pub struct PoolOptions {
     pub max_channels: usize,
 }
 
-/// The sessions with one server as one login. Clones share them.
-#[derive(Debug)]
+/// The sessions with one server as one login. Clones share them; they end with the last clone and
+/// lease.
 pub struct Pool<S: Pooled> {
     inner: Arc<Inner<S>>,
 }
 
-#[derive(Debug)]
-struct Inner<S> {
-    login: Login,
-    options: PoolOptions,
-    sessions: Vec<S>,
+/// The use of a session. It may have other users, too, once the server allows no more sessions.
+pub struct Lease<S: Pooled> {
+    slot: Arc<Slot<S>>,
+    connection: Connection,
 }
 
-/// The use of a session. It may have other users, too, once the server allows no more sessions.
-#[derive(Debug)]
-pub struct Lease<S: Pooled> {
-    session: Arc<S>,
-    connection: Connection,
+type Enter = Box<dyn Fn() -> dial::Future<'static, Result<Connection>> + Send + Sync>;
+
+struct Inner<S> {
+    name: String,
+    enter: Enter,
+    state: Mutex<State<S>>,
+    /// Something that somebody may wait for has happened.
+    changed: Notify,
 }
 
 impl<S: Pooled> Pool<S> {
     /// Nothing is connected yet.
     pub fn new(login: Login, options: PoolOptions) -> Pool<S> {
-        Pool { inner: Arc::new(Inner { login, options, sessions: Vec::new() }) }
+        let (name, door) = (login.name(), Arc::new(OnceCell::<Door>::new()));
+        let enter = move || -> dial::Future<'static, Result<Connection>> {
+            let (login, door) = (login.clone(), Arc::clone(&door));
+            Box::pin(async move { door.get_or_try_init(|| Door::find(login)).await?.enter().await })
+        };
+        Pool::with(name, options, Box::new(enter))
+    }
+
+    fn with(name: String, options: PoolOptions, enter: Enter) -> Pool<S> {
+        let state = Mutex::new(State::new(options));
+        Pool { inner: Arc::new(Inner { name, enter, state, changed: Notify::new() }) }
     }
 
     /// A session: an idle one, else a new one as long as the limits and the server allow it, else
@@ -55,24 +82,142 @@ impl<S: Pooled> Pool<S> {
     ///
     /// # Errors
     /// Why there is no session at all.
-    #[allow(clippy::unused_async)]
     pub async fn acquire(&self) -> Result<Lease<S>> {
-        let _ = (&self.inner.login, &self.inner.options, &self.inner.sessions);
-        todo!()
+        self.inner.lease(true).await
     }
 
     /// The session with the fewest users; a new one only where there is none.
     ///
     /// # Errors
     /// As [`Pool::acquire`].
-    #[allow(clippy::unused_async)]
     pub async fn share(&self) -> Result<Lease<S>> {
-        todo!()
+        self.inner.lease(false).await
     }
 
     /// How many sessions there are now, and over how many connections.
     pub fn size(&self) -> (usize, usize) {
-        todo!()
+        self.inner.lock().size()
+    }
+
+    /// How errors and logs call the server.
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+}
+
+impl<S: Pooled> Inner<S> {
+    async fn lease(&self, may_grow: bool) -> Result<Lease<S>> {
+        let mut seen = self.lock().failures();
+        loop {
+            // Before the look at the state, so that no change is missed.
+            let changed = self.changed.notified();
+            let step = self.lock().step(may_grow, seen, Instant::now());
+            match step {
+                Step::Use(lease) => return Ok(lease),
+                Step::Fail(error) => return Err(*error),
+                Step::Wait => {
+                    changed.await;
+                    // What failed meanwhile failed for us, too.
+                    continue;
+                }
+                Step::Dial => match self.dial().await {
+                    // It goes on with what there is.
+                    Err(error) if self.lock().has_sessions() => tracing::debug!("{error}"),
+                    done => return done,
+                },
+                Step::Open(id, connection) => match self.open(id, &connection).await {
+                    // It goes on with what there is, or over another connection.
+                    Err(error) => tracing::debug!("{error}"),
+                    done => return done,
+                },
+            }
+            seen = self.lock().failures();
+        }
+    }
+
+    /// One more connection, and a session over it. As long as there is none at all, a server that
+    /// takes no more connections for now is asked again.
+    async fn dial(&self) -> Result<Lease<S>> {
+        let reserved = Reserved { inner: self, id: None };
+        let mut made = self.connect().await;
+        for attempt in 1..ATTEMPTS {
+            let is_busy = made.as_ref().is_err_and(|error| error.reason == Reason::Busy);
+            if !is_busy || self.lock().has_sessions() {
+                break;
+            }
+            tokio::time::sleep(pause(attempt - 1, chance())).await;
+            made = self.connect().await;
+        }
+        let mut state = self.lock();
+        let made = match made {
+            Ok((connection, session)) => Ok(state.connected(connection, session)),
+            Err(error) => {
+                state.refused(&error, Instant::now());
+                Err(error)
+            }
+        };
+        drop(state);
+        drop(reserved);
+        made
+    }
+
+    async fn connect(&self) -> Result<(Connection, S)> {
+        let connection = (self.enter)().await?;
+        let session = self.begin(&connection).await?;
+        Ok((connection, session))
+    }
+
+    /// One more session over a connection.
+    async fn open(&self, id: u64, connection: &Connection) -> Result<Lease<S>> {
+        let reserved = Reserved { inner: self, id: Some(id) };
+        let begun = self.begin(connection).await;
+        let mut state = self.lock();
+        let begun = match begun {
+            Ok(session) => Ok(state.opened(id, connection.clone(), session)),
+            Err(error) => {
+                state.closed(id);
+                Err(error)
+            }
+        };
+        drop(state);
+        drop(reserved);
+        begun
+    }
+
+    async fn begin(&self, connection: &Connection) -> Result<S> {
+        let stream = connection.open_sftp().await?;
+        match S::begin(&self.name, stream).await {
+            Ok(session) => Ok(session),
+            Err(error) => Err(connection.explain(error).await),
+        }
+    }
+
+    /// Nothing that runs under the lock leaves the state half changed.
+    fn lock(&self) -> MutexGuard<'_, State<S>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A place that is kept for a connection or channel that is being made, also when whoever makes it
+/// gives up.
+struct Reserved<'a, S: Pooled> {
+    inner: &'a Inner<S>,
+    id: Option<u64>,
+}
+
+impl<S: Pooled> Drop for Reserved<'_, S> {
+    fn drop(&mut self) {
+        self.inner.lock().release(self.id);
+        self.inner.changed.notify_waiters();
+    }
+}
+
+/// Any number.
+fn chance() -> u32 {
+    let mut bytes = [0; 4];
+    match rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::NONBLOCK) {
+        Ok(4) => u32::from_ne_bytes(bytes),
+        _ => u32::MAX / 2,
     }
 }
 
@@ -89,10 +234,43 @@ impl<S: Pooled> Lease<S> {
     }
 }
 
+impl<S: Pooled> Clone for Lease<S> {
+    fn clone(&self) -> Lease<S> {
+        Lease { slot: Arc::clone(&self.slot), connection: self.connection.clone() }
+    }
+}
+
 impl<S: Pooled> Deref for Lease<S> {
     type Target = S;
 
     fn deref(&self) -> &S {
-        &self.session
+        &self.slot.session
     }
+}
+
+impl<S: Pooled> fmt::Debug for Pool<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool").field("name", &self.inner.name).finish_non_exhaustive()
+    }
+}
+
+impl<S: Pooled> fmt::Debug for Lease<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease").field("connection", &self.connection).finish_non_exhaustive()
+    }
+}
+
+/// For the state: what it answers with.
+fn lease<S: Pooled>(slot: &Arc<Slot<S>>, connection: &Connection) -> Lease<S> {
+    Lease { slot: Arc::clone(slot), connection: connection.clone() }
+}
+
+/// The failure of a host that is left alone.
+fn alone(last: &LocationError, left: std::time::Duration) -> LocationError {
+    let seconds = left.as_secs().saturating_add(1);
+    let text = format!(
+        "{}; after several failures in a row it is left alone for {seconds} s",
+        last.text
+    );
+    LocationError { text, ..last.clone() }
 }

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 
-use super::core::{Answer, Expect};
 use super::handle::Handle;
+use super::waiter::{Answer, Expect};
 use super::{Result, Session, SessionError, SftpOp};
 use crate::location::sftp::wire::{
     Attrs, CheckFile, Extension, OpenFlags, Reply, Request, StatVfs, extension,

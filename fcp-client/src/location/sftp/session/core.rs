@@ -7,16 +7,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::time::Instant;
 
-use super::handle::{Handle, is_end};
-use super::range::{Arrived, Writing};
+use super::pending::Pending;
+use super::waiter::{Deliver, Expect, Waiter};
 use super::window::Window;
-use super::{DataLimits, Result, Session, SessionError, SessionOptions, SftpError, SftpOp};
-use crate::location::sftp::wire::{
-    Attrs, Extensions, NameEntry, Reply, Request, StatusCode, frame::FrameError,
-};
+use super::{DataLimits, Result, Session, SessionError, SessionOptions, SftpOp};
+use crate::location::sftp::wire::{Extensions, Reply, Request};
 
 /// Bytes of file content that may wait for the stream to take them. More would only sit there,
 /// and keep small requests waiting behind them.
@@ -90,44 +88,6 @@ pub(super) struct Segment {
 pub(super) struct Payload {
     bytes: Bytes,
     room: Option<OwnedSemaphorePermit>,
-}
-
-struct Waiter {
-    op: SftpOp,
-    expect: Expect,
-    since: Instant,
-    deliver: Deliver,
-}
-
-/// The replies that answer a request, besides a status that refuses it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Expect {
-    Status,
-    Handle,
-    /// At most so many bytes.
-    Data(u32),
-    Name,
-    Attrs,
-    Extended,
-}
-
-/// Where an answer goes.
-pub(super) enum Deliver {
-    /// To one who waits; the session for a handle to hold.
-    Once(oneshot::Sender<Result<Answer>>, Option<Session>),
-    /// To a reader of a range.
-    Piece { to: mpsc::UnboundedSender<Arrived>, offset: u64, asked: u32 },
-    /// To a writer of ranges, whose place in the window it frees.
-    Ack { to: Arc<Writing>, range: std::ops::Range<u64>, _slot: OwnedSemaphorePermit },
-    /// To nobody any more; the session for a late handle to be closed on.
-    Nobody(Option<Session>),
-}
-
-/// An answer.
-#[derive(Debug)]
-pub(super) enum Answer {
-    Reply(Reply),
-    Handle(Handle),
 }
 
 impl Shared {
@@ -248,8 +208,11 @@ impl Shared {
             if state.waiters.is_empty() {
                 return Ok(());
             }
-            if now.duration_since(self.began).saturating_sub(still) >= self.options.watchdog {
-                return Err(SessionError::Stalled(self.options.watchdog));
+            // A server that hashes or copies a large file says nothing meanwhile, to nobody.
+            let long = state.waiters.values().any(|waiter| waiter.op.is_long());
+            let patience = if long { self.options.request } else { self.options.watchdog };
+            if now.duration_since(self.began).saturating_sub(still) >= patience {
+                return Err(SessionError::Stalled(patience));
             }
             for waiter in state.waiters.values_mut() {
                 if now.duration_since(waiter.since) >= self.options.request {
@@ -347,109 +310,6 @@ impl State {
     }
 }
 
-impl Waiter {
-    fn deliver(self, answer: Result<Reply>) {
-        self.deliver.give(self.op, answer, self.since.elapsed());
-    }
-
-    /// Takes out whom to tell that it is late, once.
-    fn give_up(&mut self) -> Option<(SftpOp, Deliver)> {
-        let session = match &self.deliver {
-            Deliver::Once(_, session) => session.clone(),
-            Deliver::Nobody(_) => return None,
-            _ => None,
-        };
-        Some((self.op, std::mem::replace(&mut self.deliver, Deliver::Nobody(session))))
-    }
-}
-
-impl Deliver {
-    fn give(self, op: SftpOp, answer: Result<Reply>, took: Duration) {
-        match self {
-            Deliver::Once(to, session) => {
-                let answer = answer.map(|reply| Answer::new(reply, session));
-                // Whoever is gone does not want it; a handle closes itself.
-                let _ = to.send(answer);
-            }
-            Deliver::Piece { to, offset, asked } => {
-                let _ = to.send(Arrived { offset, asked, took, answer });
-            }
-            Deliver::Ack { to, range, _slot } => to.handle_answer(op, range, answer, took),
-            Deliver::Nobody(session) => {
-                let _ = answer.map(|reply| Answer::new(reply, session));
-            }
-        }
-    }
-}
-
-impl Answer {
-    fn new(reply: Reply, session: Option<Session>) -> Self {
-        match (reply, session) {
-            (Reply::Handle(id), Some(session)) => Answer::Handle(Handle::new(session, &id)),
-            (reply, _) => Answer::Reply(reply),
-        }
-    }
-}
-
-impl Expect {
-    /// What a reply is, in words, that does not answer this.
-    fn refusal(self, reply: &Reply) -> Option<String> {
-        match (self, reply) {
-            (Expect::Status, Reply::Status { .. })
-            | (Expect::Handle, Reply::Handle(_))
-            | (Expect::Name, Reply::Name(_))
-            | (Expect::Attrs, Reply::Attrs(_))
-            | (Expect::Extended, Reply::Extended(_)) => None,
-            (Expect::Data(asked), Reply::Data(data)) if data.len() <= asked as usize => None,
-            (Expect::Data(asked), Reply::Data(data)) => {
-                Some(format!("{} bytes where {asked} were asked for", data.len()))
-            }
-            (_, Reply::Status { code, .. }) if *code != StatusCode::OK => None,
-            (_, Reply::Status { .. }) => Some("the status \"ok\" and nothing else".to_owned()),
-            (_, other) => Some(other.name().to_owned()),
-        }
-    }
-}
-
-/// An answer that is on its way. Dropped, it is forgotten.
-#[derive(Debug)]
-pub(super) struct Pending {
-    op: SftpOp,
-    answer: oneshot::Receiver<Result<Answer>>,
-}
-
-impl Session {
-    /// Sends a request.
-    pub(super) fn ask(&self, op: SftpOp, expect: Expect, request: Request<'_>) -> Result<Pending> {
-        self.ask_with(op, expect, request, None)
-    }
-
-    /// Sends a request that has content.
-    pub(super) fn ask_with(
-        &self,
-        op: SftpOp,
-        expect: Expect,
-        request: Request<'_>,
-        payload: Option<Payload>,
-    ) -> Result<Pending> {
-        let session = (expect == Expect::Handle).then(|| self.clone());
-        self.inner.shared.ask((op, expect), request, payload, session)
-    }
-
-    /// Ends the session for what the server did.
-    pub(super) fn protocol(&self, what: String) -> SessionError {
-        self.inner.shared.protocol(what)
-    }
-
-    pub(super) fn unexpected(&self, op: SftpOp, reply: &Reply) -> SessionError {
-        self.protocol(format!("it answered {op} with {}", reply.name()))
-    }
-
-    pub(super) fn bad_body(&self, op: SftpOp, error: impl fmt::Display) -> SessionError {
-        self.protocol(format!("it answered {op} with {error}"))
-    }
-}
-
 impl Shared {
     pub(super) fn ask(
         &self,
@@ -467,77 +327,5 @@ impl Shared {
         let error = SessionError::Protocol(what);
         self.fail(error.clone());
         error
-    }
-}
-
-impl Pending {
-    /// The answer; a status that refuses is an error about `path`.
-    pub(super) async fn answer(self, path: &[u8]) -> Result<Answer> {
-        match self.answer.await.unwrap_or(Err(SessionError::Closed))? {
-            Answer::Reply(Reply::Status { code, message }) if code != StatusCode::OK => {
-                Err(SftpError::new(self.op, path, code, &message).into())
-            }
-            answer => Ok(answer),
-        }
-    }
-
-    pub(super) async fn reply(self, path: &[u8]) -> Result<Reply> {
-        match self.answer(path).await? {
-            Answer::Reply(reply) => Ok(reply),
-            // Only a waiter for a handle is given one.
-            Answer::Handle(_) => Err(SessionError::Closed),
-        }
-    }
-
-    pub(super) async fn done(self, path: &[u8]) -> Result<()> {
-        self.reply(path).await.map(drop)
-    }
-
-    pub(super) async fn attrs(self, session: &Session, path: &[u8]) -> Result<Attrs> {
-        let op = self.op;
-        match self.reply(path).await? {
-            Reply::Attrs(attrs) => Ok(attrs),
-            other => Err(session.unexpected(op, &other)),
-        }
-    }
-
-    pub(super) async fn body(self, session: &Session, path: &[u8]) -> Result<Bytes> {
-        let op = self.op;
-        match self.reply(path).await? {
-            Reply::Extended(body) => Ok(body),
-            other => Err(session.unexpected(op, &other)),
-        }
-    }
-
-    /// `None` at the end of the file. Servers that send no bytes where the end is mean the same.
-    pub(super) async fn data(self, session: &Session, path: &[u8]) -> Result<Option<Bytes>> {
-        let op = self.op;
-        match self.reply(path).await {
-            Ok(Reply::Data(data)) => Ok(Some(data).filter(|data| !data.is_empty())),
-            Ok(other) => Err(session.unexpected(op, &other)),
-            Err(error) if is_end(&error) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// `None` at the end of the directory.
-    pub(super) async fn names(
-        self,
-        session: &Session,
-        path: &[u8],
-    ) -> Result<Option<Vec<NameEntry>>> {
-        let op = self.op;
-        match self.reply(path).await {
-            Ok(Reply::Name(names)) => Ok(Some(names)),
-            Ok(other) => Err(session.unexpected(op, &other)),
-            Err(error) if is_end(&error) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-}
-
-impl From<FrameError> for SessionError {
-    fn from(error: FrameError) -> Self {
-        SessionError::Protocol(format!("it sent {error}"))
     }
 }

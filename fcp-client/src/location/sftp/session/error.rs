@@ -6,7 +6,7 @@ use std::time::Duration;
 use fcp_proto::limits::MAX_TEXT;
 use fcp_proto::path::{escape, escape_text};
 
-use crate::location::sftp::wire::StatusCode;
+use crate::location::sftp::wire::{FrameError, StatusCode};
 
 /// What was asked. Names the request in errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,6 +34,13 @@ pub enum SftpOp {
     Limits,
     CopyData,
     CheckFile,
+}
+
+impl SftpOp {
+    /// Whether a server may work on it for long: by a file's size.
+    pub(super) fn is_long(self) -> bool {
+        matches!(self, SftpOp::CheckFile | SftpOp::CopyData | SftpOp::Fsync)
+    }
 }
 
 impl fmt::Display for SftpOp {
@@ -169,5 +176,11 @@ impl SessionError {
             SessionError::Status(error) => Some(error.code),
             _ => None,
         }
+    }
+}
+
+impl From<FrameError> for SessionError {
+    fn from(error: FrameError) -> Self {
+        SessionError::Protocol(format!("it sent {error}"))
     }
 }

@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use fcp_proto::path::escape;
 
-use super::core::{Expect, Pending};
+use super::pending::Pending;
 use super::range::{RangeReader, RangeWriter};
+use super::waiter::Expect;
 use super::{Result, Session, SessionError, SftpOp};
 use crate::location::sftp::wire::{
-    Attrs, CheckFile, Extension, MAX_HANDLE, NameEntry, Request, StatusCode, extension,
+    Attrs, CheckFile, Extension, MAX_HANDLE, NameEntry, Request, extension,
 };
 
 /// An open file or directory. Clones are the same; the last one that is dropped closes it, and
@@ -222,9 +223,4 @@ impl fmt::Debug for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Handle({})", escape(&self.path))
     }
-}
-
-/// Whether a status means that there is no more.
-pub(super) fn is_end(error: &SessionError) -> bool {
-    error.code() == Some(StatusCode::EOF)
 }

@@ -5,11 +5,13 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::core::{Expect, Finisher, Inner, Segment, Shared};
+use super::core::{Finisher, Inner, Segment, Shared};
+use super::input::Input;
+use super::waiter::Expect;
 use super::window::Window;
 use super::{DataLimits, Result, Session, SessionError, SessionOptions, SftpOp, watchdog};
 use crate::location::sftp::wire::frame::{self, FrameError};
@@ -17,8 +19,6 @@ use crate::location::sftp::wire::{
     DEFAULT_DATA, Extension, Extensions, Limits, MAX_DATA, Reply, Request, VERSION, extension,
 };
 
-/// Bytes asked of the stream at a time while packets are small.
-const CHUNK: usize = 32 * 1024;
 /// Bytes within a packet that count as something that moves; fewer are a trickle.
 const MOVES: usize = 4096;
 /// Bytes that a stream without vectored writes is given at a time when heads stand before content:
@@ -247,49 +247,6 @@ fn advance(batch: &mut VecDeque<Segment>, mut written: usize) {
         }
         written -= first.bytes.len();
         batch.pop_front();
-    }
-}
-
-/// Bytes that came and are not yet packets.
-struct Input<R> {
-    reader: R,
-    buffer: BytesMut,
-    /// Size of the last packet, if it was large: the next one will be as large.
-    large: usize,
-}
-
-impl<R> Input<R> {
-    fn new(reader: R) -> Self {
-        Input { reader, buffer: BytesMut::new(), large: 0 }
-    }
-
-    fn handle_size(&mut self, packet: usize) {
-        self.large = if packet > CHUNK { frame::LEN + packet } else { 0 };
-    }
-
-    /// What to read next: bytes there must be room for, and bytes to take at most. A large packet
-    /// is read into a buffer of its size and not beyond its end, so that nothing is ever copied.
-    fn wanted(&self) -> (usize, usize) {
-        let have = self.buffer.len();
-        match frame::size(&self.buffer) {
-            Ok(Some(size)) if size > CHUNK => (size - have, size - have),
-            Ok(None) if self.large > have => (self.large - have, self.large - have),
-            Ok(Some(size)) => (size.saturating_sub(have).max(1), usize::MAX),
-            _ => (1, usize::MAX),
-        }
-    }
-}
-
-impl<R: AsyncRead + Unpin> Input<R> {
-    /// Reads once; 0 is the end.
-    async fn fill(&mut self) -> io::Result<usize> {
-        let (room, most) = self.wanted();
-        if self.buffer.capacity() - self.buffer.len() < room {
-            self.buffer.reserve(if most == usize::MAX { room.max(CHUNK) } else { room });
-        }
-        let spare = self.buffer.capacity() - self.buffer.len();
-        let mut limited = (&mut self.buffer).limit(most.min(spare));
-        self.reader.read_buf(&mut limited).await
     }
 }
 

@@ -13,11 +13,14 @@ mod depth;
 mod dir;
 mod error;
 mod handle;
+mod input;
 mod io;
+mod pending;
 mod range;
 mod small;
 #[cfg(test)]
 mod tests;
+mod waiter;
 mod watchdog;
 mod window;
 
@@ -40,7 +43,8 @@ pub type Result<T> = std::result::Result<T, SessionError>;
 /// How long a session waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionOptions {
-    /// The session ends when requests wait and nothing moves for so long.
+    /// The session ends when requests wait and nothing moves for so long; while the server hashes,
+    /// copies or syncs a file, only after `request`.
     pub watchdog: Duration,
     /// A request fails when its answer does not come for so long, whatever else moves.
     pub request: Duration,

@@ -8,10 +8,10 @@ use bytes::Bytes;
 use fcp_proto::path::escape;
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc};
 
-use super::core::{Deliver, Expect};
 use super::handle::Handle;
-use super::{FoundSize, Result, SessionError, SftpError, SftpOp};
-use crate::location::sftp::wire::{Reply, Request, StatusCode};
+use super::waiter::{Deliver, Expect};
+use super::{Finished, FoundSize, Result, SessionError, SftpError, SftpOp};
+use crate::location::sftp::wire::{Attrs, Reply, Request, StatusCode};
 
 /// The content of a range, in pieces, in any order. Dropping it forgets what is on its way.
 #[derive(Debug)]
@@ -160,6 +160,7 @@ impl RangeWriter {
     /// # Errors
     /// Of this or an earlier write.
     pub async fn write_at(&self, mut offset: u64, mut content: Bytes) -> Result<()> {
+        self.handle.fits(offset, content.len())?;
         let session = self.handle.session().clone();
         let most = session.limits().write as usize;
         while !content.is_empty() {
@@ -194,6 +195,17 @@ impl RangeWriter {
             }
             settled.await;
         }
+    }
+
+    /// Sets `attrs`, syncs if `durable`, closes, and waits for every answer, also of the writes: one
+    /// round trip. The draft (section 6.1) has a server do what concerns one file in order.
+    ///
+    /// # Errors
+    /// As [`Handle::finish_write`].
+    pub async fn finish(self, attrs: Option<Attrs>, durable: bool) -> Result<Finished> {
+        let rest = self.handle.clone().finish_write(0, Bytes::new(), attrs, durable);
+        let (settled, finished) = tokio::join!(self.settle(), rest);
+        settled.and(finished)
     }
 
     /// The ranges that the server said were written since this was asked last, in no order.

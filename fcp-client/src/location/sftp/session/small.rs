@@ -1,10 +1,12 @@
 //! Small files: everything that follows an OPEN in one round trip.
 
 use bytes::{Bytes, BytesMut};
+use fcp_proto::limits::MAX_FILE_SIZE;
 use fcp_proto::path::escape;
 
-use super::core::{Expect, Pending};
 use super::handle::Handle;
+use super::pending::Pending;
+use super::waiter::Expect;
 use super::{FoundSize, Result, Session, SessionError, SftpOp};
 use crate::location::sftp::wire::{Attrs, OpenFlags, Request};
 
@@ -56,8 +58,9 @@ impl Handle {
         self.complete(content, size).await.map(|content| (content, attrs))
     }
 
-    /// Writes `content` at `offset`, sets `attrs`, syncs if `durable`, and closes: one round trip.
-    /// All answers are in when it returns, so that a rename may follow.
+    /// Writes `content` at `offset`, sets `attrs`, syncs if `durable`, and closes: one round trip,
+    /// for the draft (section 6.1) has a server do what concerns one file in order. All answers are
+    /// in when it returns, so that a rename may follow.
     ///
     /// # Errors
     /// The server's about writing, syncing and closing; [`SessionError::Unsupported`] when `durable`
@@ -72,6 +75,7 @@ impl Handle {
         if durable {
             self.needs_fsync()?;
         }
+        self.fits(offset, content.len())?;
         let mut must = self.ask_writes(offset, content).await?;
         let set = attrs.map(|attrs| self.ask_set_stat(attrs)).transpose()?;
         if durable {
@@ -90,6 +94,14 @@ impl Handle {
         };
         let stat = stat.attrs(self.session(), self.path()).await;
         result.map(|()| Finished { attrs, stat })
+    }
+
+    /// Refuses offsets that no file has.
+    pub(super) fn fits(&self, offset: u64, len: usize) -> Result<()> {
+        match offset.checked_add(len as u64) {
+            Some(end) if end <= MAX_FILE_SIZE => Ok(()),
+            _ => Err(SessionError::Unsupported("a write beyond the longest file")),
+        }
     }
 
     /// READs for `size` bytes and one more, so that a file that goes on is noticed.

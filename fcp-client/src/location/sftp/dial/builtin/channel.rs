@@ -8,7 +8,7 @@ use russh::{Channel, ChannelMsg};
 use tokio::time::timeout;
 
 use super::{Client, Server};
-use crate::location::sftp::dial::connection::{Future, Held, Link, Output, Stream};
+use crate::location::sftp::dial::connection::{Future, Held, Link, Output, SFTP_ONLY, Stream};
 use crate::location::{LocationError, PATIENCE, Reason, Result};
 
 /// A login; its streams keep it.
@@ -54,11 +54,7 @@ impl Builtin {
         while let Some(message) = channel.wait().await {
             match message {
                 ChannelMsg::Success => granted = true,
-                ChannelMsg::Failure if !granted => {
-                    self.has_exec.store(false, Ordering::Relaxed);
-                    let text = "it runs no commands for this account";
-                    return Err(self.shared.failed(Reason::Unsupported, text));
-                }
+                ChannelMsg::Failure if !granted => return Err(self.no_commands()),
                 ChannelMsg::Data { data } => {
                     if output.stdout.len().saturating_add(data.len()) > limit {
                         return Err(self.shared.failed(Reason::Protocol, "it printed too much"));
@@ -70,9 +66,17 @@ impl Builtin {
             }
         }
         match granted {
+            true if output.stdout.starts_with(SFTP_ONLY) => Err(self.no_commands()),
             true => Ok(output),
             false => Err(self.shared.failed(Reason::Lost, "it hung up")),
         }
+    }
+}
+
+impl Builtin {
+    fn no_commands(&self) -> LocationError {
+        self.has_exec.store(false, Ordering::Relaxed);
+        self.shared.failed(Reason::Unsupported, "it runs no commands for this account")
     }
 }
 

@@ -1,7 +1,7 @@
 //! A server within the process that does what a script says.
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 use super::super::{Session, SessionOptions};
 use super::soon;
@@ -103,7 +103,10 @@ pub(super) fn serve(extensions: Extensions, mut script: Script) -> DuplexStream 
 }
 
 /// The next packet; `None` at the end.
-pub(super) async fn packet(stream: &mut DuplexStream, buffer: &mut BytesMut) -> Option<Bytes> {
+pub(super) async fn packet(
+    stream: &mut (impl AsyncRead + Unpin),
+    buffer: &mut BytesMut,
+) -> Option<Bytes> {
     loop {
         if let Some(packet) = frame::take(buffer).unwrap() {
             return Some(packet);

@@ -246,3 +246,15 @@ async fn s17_a_session_that_closes_mid_way_is_lost() {
     let error = soon(reader.next()).await.unwrap().unwrap_err();
     assert!(matches!(error, SessionError::Lost(_)), "{error}");
 }
+
+#[tokio::test]
+async fn offsets_beyond_any_file_are_not_sent() {
+    let session = scripted(move |_, request| honest(&Bytes::new(), request)).await;
+    let file = open(&session, b"f").await.unwrap();
+    for offset in [i64::MAX as u64, u64::MAX] {
+        let error = file.write(offset, Bytes::from_static(b"xy")).await.unwrap_err();
+        assert!(matches!(error, SessionError::Unsupported(_)), "{error}");
+    }
+    let error = file.finish_write(u64::MAX, Bytes::from_static(b"xy"), None, false).await;
+    assert!(matches!(error, Err(SessionError::Unsupported(_))));
+}

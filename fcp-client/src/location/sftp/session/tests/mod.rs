@@ -1,6 +1,7 @@
 //! Against OpenSSH's server, and against servers that lie.
 
 mod evil;
+mod far;
 mod lies;
 mod listings;
 mod openssh;

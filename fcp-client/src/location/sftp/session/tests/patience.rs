@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use super::super::{Session, SessionError};
 use super::evil::{self, Act, honest, packet, status};
 use super::{content, open, quick, soon};
-use crate::location::sftp::wire::{Extensions, Reply, Request, StatusCode, VERSION};
+use crate::location::sftp::wire::{Extensions, Reply, Request, StatusCode, VERSION, extension};
 
 #[tokio::test]
 async fn s02_a_stall_ends_the_session() {
@@ -30,6 +30,18 @@ async fn s02_a_stall_ends_the_session() {
     assert_eq!(error, SessionError::Stalled(Duration::from_millis(200)));
     assert!(start.elapsed() < Duration::from_secs(5));
     assert!(session.is_closed());
+}
+
+#[tokio::test]
+async fn a_server_that_hashes_for_long_is_waited_for() {
+    let extensions = Extensions::new([(extension::CHECK_FILE, "1")]);
+    let session = evil::session(quick(100, 600), extensions, |_, _| Act::Nothing).await;
+    let start = Instant::now();
+    // Behind it, others wait as long.
+    let (check, other) =
+        tokio::join!(soon(session.check_file(b"f", b"md5", (0, 0), 0)), soon(session.lstat(b"f")));
+    assert!(check.is_err() && other.is_err());
+    assert!(start.elapsed() >= Duration::from_millis(600));
 }
 
 #[tokio::test]

@@ -1,0 +1,217 @@
+//! What a pool has, and what it does next. No I/O.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::policy::{Breaker, Cap};
+use super::{Connection, Lease, LocationError, PoolOptions, Pooled, Reason, alone, lease};
+
+/// A session. Its users are whoever else holds it.
+pub(super) struct Slot<S> {
+    pub(super) session: S,
+}
+
+impl<S: Pooled> Slot<S> {
+    fn users(slot: &Arc<Slot<S>>) -> usize {
+        Arc::strong_count(slot) - 1
+    }
+}
+
+/// A connection and its sessions.
+struct Entry<S> {
+    id: u64,
+    connection: Connection,
+    /// How many sessions it takes.
+    cap: usize,
+    /// Those that are being opened.
+    opening: usize,
+    slots: Vec<Arc<Slot<S>>>,
+}
+
+impl<S> Entry<S> {
+    fn load(&self) -> usize {
+        self.slots.len() + self.opening
+    }
+}
+
+pub(super) struct State<S> {
+    entries: Vec<Entry<S>>,
+    connections: Cap,
+    max_channels: usize,
+    /// Connections that are being made.
+    dialing: usize,
+    next_id: u64,
+    breaker: Breaker,
+    /// How many attempts failed, and how the last one did.
+    failures: u64,
+    last: Option<LocationError>,
+    /// Some connection succeeded, so the login is good.
+    is_proven: bool,
+    /// The login is refused, or the server is another one. Nobody tries again.
+    is_final: bool,
+}
+
+/// What to do for somebody who wants a session.
+pub(super) enum Step<S: Pooled> {
+    /// Here is one.
+    Use(Lease<S>),
+    /// A place for a connection is reserved: make it.
+    Dial,
+    /// A place on this connection is reserved: open a session.
+    Open(u64, Connection),
+    /// Somebody is making one.
+    Wait,
+    /// There is none, and will be none.
+    Fail(Box<LocationError>),
+}
+
+impl<S: Pooled> State<S> {
+    pub(super) fn new(options: PoolOptions) -> State<S> {
+        State {
+            entries: Vec::new(),
+            connections: Cap::new(options.max_connections),
+            max_channels: options.max_channels.max(1),
+            dialing: 0,
+            next_id: 0,
+            breaker: Breaker::default(),
+            failures: 0,
+            last: None,
+            is_proven: false,
+            is_final: false,
+        }
+    }
+
+    /// Decides for one who has seen `seen` failures, and reserves the place that it is about.
+    pub(super) fn step(&mut self, may_grow: bool, seen: u64, now: Instant) -> Step<S> {
+        self.tidy();
+        let best = self.least_used();
+        if let Some((users, lease)) = best {
+            if users == 0 || !may_grow {
+                return Step::Use(lease);
+            }
+            return self.grow(now).unwrap_or(Step::Use(lease));
+        }
+        if let Some(error) = self.last.as_ref().filter(|_| self.failures > seen || self.is_final) {
+            return Step::Fail(Box::new(error.clone()));
+        }
+        if let (Some(left), Some(last)) = (self.breaker.left(now), &self.last) {
+            return Step::Fail(Box::new(alone(last, left)));
+        }
+        self.grow(now).unwrap_or(Step::Wait)
+    }
+
+    pub(super) fn failures(&self) -> u64 {
+        self.failures
+    }
+
+    pub(super) fn has_sessions(&mut self) -> bool {
+        self.tidy();
+        self.entries.iter().any(|entry| !entry.slots.is_empty())
+    }
+
+    pub(super) fn size(&self) -> (usize, usize) {
+        (self.entries.iter().map(|entry| entry.slots.len()).sum(), self.entries.len())
+    }
+
+    /// A connection succeeded, with its first session.
+    pub(super) fn connected(&mut self, connection: Connection, session: S) -> Lease<S> {
+        self.breaker.succeeded();
+        self.is_proven = true;
+        self.next_id += 1;
+        let slot = Arc::new(Slot { session });
+        let made = lease(&slot, &connection);
+        let cap = self.max_channels.min(connection.max_channels()).max(1);
+        let (id, slots) = (self.next_id, vec![slot]);
+        self.entries.push(Entry { id, connection, cap, opening: 0, slots });
+        self.connections.granted(self.entries.len());
+        made
+    }
+
+    /// A connection failed.
+    pub(super) fn refused(&mut self, error: &LocationError, now: Instant) {
+        self.failures += 1;
+        self.last = Some(error.clone());
+        match error.reason {
+            Reason::Busy => self.connections.refused(self.entries.len(), now),
+            Reason::Lost | Reason::Timeout => {
+                self.breaker.failed(now);
+                // What there is goes on; more is asked for later.
+                self.connections.refused(self.entries.len(), now);
+            }
+            // Nothing makes these better, and a refused login may lock the account.
+            _ => self.is_final = true,
+        }
+    }
+
+    /// A session over a connection began.
+    pub(super) fn opened(&mut self, id: u64, connection: Connection, session: S) -> Lease<S> {
+        let slot = Arc::new(Slot { session });
+        let made = lease(&slot, &connection);
+        if let Some(entry) = self.entries.iter_mut().find(|entry| entry.id == id) {
+            entry.slots.push(slot);
+        }
+        made
+    }
+
+    /// No further session over this connection.
+    pub(super) fn closed(&mut self, id: u64) {
+        if let Some(entry) = self.entries.iter_mut().find(|entry| entry.id == id) {
+            entry.cap = entry.slots.len();
+        }
+    }
+
+    /// What was being made is made, or given up.
+    pub(super) fn release(&mut self, id: Option<u64>) {
+        match id {
+            None => self.dialing = self.dialing.saturating_sub(1),
+            Some(id) => {
+                let entry = self.entries.iter_mut().find(|entry| entry.id == id);
+                entry.into_iter().for_each(|entry| entry.opening = entry.opening.saturating_sub(1));
+            }
+        }
+    }
+
+    /// Forgets what is over.
+    fn tidy(&mut self) {
+        for entry in &mut self.entries {
+            entry.slots.retain(|slot| !slot.session.is_closed());
+        }
+        self.entries.retain(|entry| {
+            let connection = &entry.connection;
+            let may_serve = entry.cap > 0 && connection.max_channels() > 1;
+            entry.load() > 0 || (may_serve && !connection.is_closed())
+        });
+    }
+
+    fn least_used(&self) -> Option<(usize, Lease<S>)> {
+        let all = self.entries.iter().flat_map(|entry| {
+            entry.slots.iter().map(|slot| (Slot::users(slot), slot, &entry.connection))
+        });
+        let (users, slot, connection) = all.min_by_key(|(users, ..)| *users)?;
+        Some((users, lease(slot, connection)))
+    }
+
+    /// One more session: over a connection that has none, else over a new one, else over the one
+    /// that has the fewest.
+    fn grow(&mut self, now: Instant) -> Option<Step<S>> {
+        let used = self.entries.len() + self.dialing;
+        let may_dial = !self.is_final
+            && used < self.connections.get(now)
+            && self.breaker.left(now).is_none()
+            && (self.is_proven || self.dialing == 0);
+        let free = self.entries.iter_mut().filter(|entry| {
+            entry.load() < entry.cap && !entry.connection.is_closed()
+        });
+        match free.min_by_key(|entry| entry.load()) {
+            Some(entry) if entry.load() == 0 || !may_dial => {
+                entry.opening += 1;
+                Some(Step::Open(entry.id, entry.connection.clone()))
+            }
+            _ if may_dial => {
+                self.dialing += 1;
+                Some(Step::Dial)
+            }
+            _ => None,
+        }
+    }
+}
