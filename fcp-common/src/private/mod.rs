@@ -7,6 +7,7 @@
 
 mod dir;
 mod error;
+mod held;
 mod lock;
 mod log;
 mod read;
@@ -17,6 +18,7 @@ mod write;
 
 pub use dir::{not_changed_for, own_dir, remove, require_own_dir, runtime_dirs};
 pub use error::{Fault, PrivateError, shown};
+pub use held::{Held, named};
 pub use lock::{Locked, lock};
 pub use log::open_log;
 pub use read::{Contents, Rule, read, read_named, read_text};
