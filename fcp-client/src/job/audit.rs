@@ -48,11 +48,11 @@ impl Audit {
 fn line_of(event: &JobEvent, when: String) -> Option<Line<'_>> {
     Some(match event {
         JobEvent::Done(record) => Line::Delivered(record),
-        JobEvent::Skipped { job, file, why } => Line::Skipped { when, job, source: file, why },
+        JobEvent::Skipped { job, file, why, .. } => Line::Skipped { when, job, source: file, why },
         JobEvent::Failed { job, file, attempts, error } => {
             Line::Failed { when, job, source: file, attempts: *attempts, error }
         }
-        JobEvent::Started { .. } | JobEvent::Progress { .. } | JobEvent::Note { .. } => {
+        _ => {
             return None;
         }
     })

@@ -9,6 +9,7 @@ mod daily;
 mod dir;
 mod error;
 mod hold;
+mod held;
 mod lock;
 mod log;
 mod process;
@@ -24,6 +25,7 @@ pub use dir::{
 };
 pub use error::{Fault, PrivateError, shown};
 pub use hold::{Hold, hold, holder};
+pub use held::{Held, named};
 pub use lock::{Locked, lock};
 pub use log::open_log;
 pub use process::{Fate, Process};

@@ -51,11 +51,11 @@ pub struct Lease<S: Pooled> {
     connection: Connection,
 }
 
-type Enter = Box<dyn Fn() -> dial::Future<'static, Result<Connection>> + Send + Sync>;
+/// Makes a connection.
+pub type Opener = dyn Fn() -> dial::Future<'static, Result<Connection>> + Send + Sync;
 
 struct Inner<S> {
-    name: String,
-    enter: Enter,
+    opener: Box<Opener>,
     state: Mutex<State<S>>,
     /// Something that somebody may wait for has happened.
     changed: Notify,
@@ -64,17 +64,18 @@ struct Inner<S> {
 impl<S: Pooled> Pool<S> {
     /// Nothing is connected yet.
     pub fn new(login: Login, options: PoolOptions) -> Pool<S> {
-        let (name, door) = (login.name(), Arc::new(OnceCell::<Door>::new()));
-        let enter = move || -> dial::Future<'static, Result<Connection>> {
+        let door = Arc::new(OnceCell::<Door>::new());
+        let opener = move || -> dial::Future<'static, Result<Connection>> {
             let (login, door) = (login.clone(), Arc::clone(&door));
             Box::pin(async move { door.get_or_try_init(|| Door::find(login)).await?.enter().await })
         };
-        Pool::with(name, options, Box::new(enter))
+        Pool::over(Box::new(opener), options)
     }
 
-    fn with(name: String, options: PoolOptions, enter: Enter) -> Pool<S> {
+    /// One whose connections come from somewhere else.
+    pub fn over(opener: Box<Opener>, options: PoolOptions) -> Pool<S> {
         let state = Mutex::new(State::new(options));
-        Pool { inner: Arc::new(Inner { name, enter, state, changed: Notify::new() }) }
+        Pool { inner: Arc::new(Inner { opener, state, changed: Notify::new() }) }
     }
 
     /// A session: an idle one, else a new one as long as the limits and the server allow it, else
@@ -97,11 +98,6 @@ impl<S: Pooled> Pool<S> {
     /// How many sessions there are now, and over how many connections.
     pub fn size(&self) -> (usize, usize) {
         self.inner.lock().size()
-    }
-
-    /// How errors and logs call the server.
-    pub fn name(&self) -> &str {
-        &self.inner.name
     }
 }
 
@@ -162,7 +158,7 @@ impl<S: Pooled> Inner<S> {
     }
 
     async fn connect(&self) -> Result<(Connection, S)> {
-        let connection = (self.enter)().await?;
+        let connection = (self.opener)().await?;
         let session = self.begin(&connection).await?;
         Ok((connection, session))
     }
@@ -186,7 +182,7 @@ impl<S: Pooled> Inner<S> {
 
     async fn begin(&self, connection: &Connection) -> Result<S> {
         let stream = connection.open_sftp().await?;
-        match S::begin(&self.name, stream).await {
+        match S::begin(connection.name(), stream).await {
             Ok(session) => Ok(session),
             Err(error) => Err(connection.explain(error).await),
         }
@@ -250,7 +246,7 @@ impl<S: Pooled> Deref for Lease<S> {
 
 impl<S: Pooled> fmt::Debug for Pool<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pool").field("name", &self.inner.name).finish_non_exhaustive()
+        f.debug_struct("Pool").field("size", &self.size()).finish_non_exhaustive()
     }
 }
 

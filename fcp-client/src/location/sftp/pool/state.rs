@@ -133,13 +133,13 @@ impl<S: Pooled> State<S> {
         self.last = Some(error.clone());
         match error.reason {
             Reason::Busy => self.connections.refused(self.entries.len(), now),
-            Reason::Lost | Reason::Timeout => {
+            // Nothing makes these better, and a refused login may lock the account.
+            Reason::Login | Reason::HostKey | Reason::Unsupported => self.is_final = true,
+            _ => {
                 self.breaker.failed(now);
                 // What there is goes on; more is asked for later.
                 self.connections.refused(self.entries.len(), now);
             }
-            // Nothing makes these better, and a refused login may lock the account.
-            _ => self.is_final = true,
         }
     }
 
