@@ -8,8 +8,8 @@
 mod daily;
 mod dir;
 mod error;
-mod hold;
 mod held;
+mod hold;
 mod lock;
 mod log;
 mod process;
@@ -24,8 +24,8 @@ pub use dir::{
     not_changed_for, own_dir, own_dirs, remove, require_own_dir, require_own_file, runtime_dirs,
 };
 pub use error::{Fault, PrivateError, shown};
-pub use hold::{Hold, hold, holder};
 pub use held::{Held, named};
+pub use hold::{Hold, hold, holder};
 pub use lock::{Locked, lock};
 pub use log::open_log;
 pub use process::{Fate, Process};

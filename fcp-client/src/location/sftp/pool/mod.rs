@@ -264,9 +264,7 @@ fn lease<S: Pooled>(slot: &Arc<Slot<S>>, connection: &Connection) -> Lease<S> {
 /// The failure of a host that is left alone.
 fn alone(last: &LocationError, left: std::time::Duration) -> LocationError {
     let seconds = left.as_secs().saturating_add(1);
-    let text = format!(
-        "{}; after several failures in a row it is left alone for {seconds} s",
-        last.text
-    );
+    let text =
+        format!("{}; after several failures in a row it is left alone for {seconds} s", last.text);
     LocationError { text, ..last.clone() }
 }

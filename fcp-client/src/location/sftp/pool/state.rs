@@ -199,9 +199,10 @@ impl<S: Pooled> State<S> {
             && used < self.connections.get(now)
             && self.breaker.left(now).is_none()
             && (self.is_proven || self.dialing == 0);
-        let free = self.entries.iter_mut().filter(|entry| {
-            entry.load() < entry.cap && !entry.connection.is_closed()
-        });
+        let free = self
+            .entries
+            .iter_mut()
+            .filter(|entry| entry.load() < entry.cap && !entry.connection.is_closed());
         match free.min_by_key(|entry| entry.load()) {
             Some(entry) if entry.load() == 0 || !may_dial => {
                 entry.opening += 1;
