@@ -156,6 +156,43 @@ mod tests {
         JobLock::take(&state, "A", 0).unwrap();
     }
 
+    /// Not a test: what the next one starts and kills.
+    #[test]
+    #[ignore = "a part of another test"]
+    fn child() {
+        let Some(state) = std::env::var_os("FCP_TEST_STATE") else { return };
+        let _lock = JobLock::take(Path::new(&state), "A", 0).unwrap();
+        println!("\nlocked");
+        std::thread::sleep(std::time::Duration::from_secs(60));
+    }
+
+    #[test]
+    fn s24_kill_9_gives_the_lock_back() {
+        use std::io::{BufRead, BufReader};
+        use std::process::{Command, Stdio};
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("fcp");
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "job::lock::tests::child", "--ignored", "--nocapture"])
+            .env("FCP_TEST_STATE", &state)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert!(lines.map(Result::unwrap).any(|line| line == "locked"));
+        let refused = JobLock::take(&state, "A", 0).unwrap_err().to_string();
+        assert!(refused.contains(&format!("process {} on ", child.id())), "{refused}");
+        assert_eq!(holder(&state, "A").unwrap().pid, child.id());
+        child.kill().unwrap();
+        // Until its parent asks, a killed process is still listed; it holds nothing any more.
+        while JobLock::take(&state, "A", 0).is_err() {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        child.wait().unwrap();
+        assert_eq!(holder(&state, "A"), None);
+    }
+
     #[test]
     fn j10_a_key_makes_no_path() {
         assert_eq!(file_name("../../x"), "%2E.%2F..%2Fx");

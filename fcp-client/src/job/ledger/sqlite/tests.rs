@@ -101,6 +101,11 @@ async fn s20_what_was_answered_survives_kill_9() {
             let claim = run.claim(entity("A", name), path(".tmp.x"), Hold::Alone).await.unwrap();
             assert!(matches!(claim, Claim::Done(_)), "{name}: {claim:?}");
         }
+        // What it held when it was killed is free at once.
+        for record in run.open("A").await.unwrap() {
+            let claim = run.claim(record.entity, path(".tmp.x"), Hold::Alone).await.unwrap();
+            assert!(matches!(claim, Claim::Resumed(..)), "{claim:?}");
+        }
         drop(run);
         drop(book);
         let connection = rusqlite::Connection::open(&file).unwrap();
