@@ -14,6 +14,8 @@ install_peers() {
     PATH=$PATH:/usr/sbin command -v sshd >/dev/null || need+=(openssh-server)
     # A login shell that is no Bourne shell, and network namespaces as second hosts.
     command -v tcsh >/dev/null || need+=(tcsh)
+    # Judges what jobs zip.
+    command -v unzip >/dev/null || need+=(unzip)
     PATH=$PATH:/usr/sbin:/sbin command -v ip >/dev/null || need+=(iproute2)
     python3 -c 'import venv, ensurepip' 2>/dev/null || need+=(python3-venv)
     [ ${#need[@]} -eq 0 ] && return

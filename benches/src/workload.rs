@@ -34,6 +34,12 @@ pub enum Workload {
     L2,
     /// 2,000 files of 1 to 16 KiB, 100 a directory, for a long link.
     L3,
+    /// One incompressible file of 1 GiB, in a month's folder as jobs have it.
+    J1,
+    /// 5,000 files of 1 to 16 KiB in a month's folder.
+    J2,
+    /// One incompressible file of 256 MiB in a month's folder, for a long link.
+    J3,
 }
 
 /// Touches as much memory as a copy of `bytes` will need and frees it again: a virtual machine gives
@@ -70,6 +76,11 @@ impl Workload {
     /// Those of a long link, in the order they run.
     pub const LONG: [Self; 4] = [Self::L0, Self::L1, Self::L2, Self::L3];
 
+    /// Those of jobs and their peers, in the order they run.
+    pub const JOBS: [Self; 3] = [Self::J1, Self::J2, Self::J3];
+    /// The folder of those.
+    pub const MONTH: &str = "2024/202401";
+
     /// The name in tables, files and flags.
     pub fn name(self) -> &'static str {
         match self {
@@ -81,6 +92,9 @@ impl Workload {
             Self::L1 => "L1",
             Self::L2 => "L2",
             Self::L3 => "L3",
+            Self::J1 => "J1",
+            Self::J2 => "J2",
+            Self::J3 => "J3",
         }
     }
 
@@ -91,7 +105,7 @@ impl Workload {
 
     /// The unit its speed is read in: whether files matter rather than bytes.
     pub fn counts_files(self) -> bool {
-        matches!(self, Self::W2 | Self::W4 | Self::L3)
+        matches!(self, Self::W2 | Self::W4 | Self::L3 | Self::J2)
     }
 
     /// Makes the source under `dir`, unless an earlier run has; `small` is the size for smoke tests.
@@ -105,10 +119,19 @@ impl Workload {
         let done = dir.join(format!("{name}.made"));
         if !done.exists() {
             let _ = fs::remove_dir_all(&source.path);
-            write_tree(&source.path, &sizes, tree as u64)?;
+            write_tree(&source.path, &sizes, tree)?;
             File::create(done)?;
         }
         Ok(source)
+    }
+
+    /// The folder of a file below the root.
+    fn folder(self, index: u64) -> String {
+        match self {
+            Self::J1 | Self::J2 | Self::J3 => Self::MONTH.to_owned(),
+            Self::W1 | Self::L0 | Self::L1 | Self::L2 => String::new(),
+            _ => format!("d{:04}", index / FILES_PER_DIR),
+        }
     }
 
     fn sizes(self, small: bool) -> Vec<u64> {
@@ -121,10 +144,14 @@ impl Workload {
             }
             Self::W3 => octave_sizes(if small { 100 } else { 2_000 }, &mut random),
             Self::L0 => vec![1 << 10],
-            Self::L1 => vec![if small { 16 << 20 } else { 1 << 30 }],
-            Self::L2 => vec![if small { 4 << 20 } else { 256 << 20 }],
+            Self::L1 | Self::J1 => vec![if small { 16 << 20 } else { 1 << 30 }],
+            Self::L2 | Self::J3 => vec![if small { 4 << 20 } else { 256 << 20 }],
             Self::L3 => {
                 let count = if small { 200 } else { 2_000 };
+                (0..count).map(|_| small_size(&mut random)).collect()
+            }
+            Self::J2 => {
+                let count = if small { 500 } else { 5_000 };
                 (0..count).map(|_| small_size(&mut random)).collect()
             }
         }
@@ -135,9 +162,11 @@ impl FromStr for Workload {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        let mut all = Self::ALL.into_iter().chain(Self::LONG);
+        let mut all = Self::ALL.into_iter().chain(Self::LONG).chain(Self::JOBS);
         let found = all.find(|w| w.name().eq_ignore_ascii_case(name));
-        found.ok_or_else(|| format!("{name}: no such workload; there are W1 to W4 and L0 to L3"))
+        found.ok_or_else(|| {
+            format!("{name}: no such workload; there are W1 to W4, L0 to L3, J1 to J3")
+        })
     }
 }
 
@@ -159,19 +188,16 @@ fn octave_sizes(count: u64, random: &mut SplitMix64) -> Vec<u64> {
     sizes
 }
 
-fn write_tree(root: &Path, sizes: &[u64], seed: u64) -> io::Result<()> {
+fn write_tree(root: &Path, sizes: &[u64], workload: Workload) -> io::Result<()> {
     fs::create_dir_all(root)?;
     let mut buffer = vec![0; CHUNK];
     for (index, &size) in (0u64..).zip(sizes) {
-        let mut dir = root.to_owned();
-        if sizes.len() > 1 {
-            dir.push(format!("d{:04}", index / FILES_PER_DIR));
-        }
+        let dir = root.join(workload.folder(index));
         if index % FILES_PER_DIR == 0 {
             fs::create_dir_all(&dir)?;
         }
         let path = dir.join(format!("f{index:06}"));
-        write_file(&path, size, SplitMix64(seed << 32 | index), &mut buffer)?;
+        write_file(&path, size, SplitMix64((workload as u64) << 32 | index), &mut buffer)?;
         set_mtime(&path, index)?;
     }
     // Directories last: each file made in one would have touched it again.

@@ -1,5 +1,6 @@
 //! The command line exactly as typed. Nothing here looks at the environment or the disk.
 
+mod job;
 mod reach;
 mod transfer;
 
@@ -7,6 +8,8 @@ use std::ffi::OsString;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+pub(crate) use job::SEE as SEE_JOB_HELP;
+pub use job::{CheckArgs, JobArgs, JobCommand, JobOptions, RunArgs, StatusArgs, parse_year};
 pub use reach::{CommandLine, Direct, Family, ReachOptions, Via};
 pub use transfer::{FilterArg, FsyncArg, TransferOptions};
 
@@ -28,6 +31,8 @@ pub enum Command {
     Pull(Vec<OsString>),
     /// Whatever direction the operands have.
     Copy(Vec<OsString>),
+    /// What is done with jobs.
+    Job(JobArgs),
     /// What fcp's config says.
     Config {
         /// Which of it.
@@ -61,7 +66,7 @@ A trailing slash on a source means its contents, as in rsync. Exit codes are rsy
 #[derive(Parser)]
 #[command(name = "fcp", version, about = ABOUT, after_help = EXAMPLES, disable_help_subcommand = true)]
 #[command(
-    override_usage = "fcp [OPTIONS] SRC... DST\n       fcp push [OPTIONS] SRC... [USER@]HOST:DST\n       fcp pull [OPTIONS] [USER@]HOST:SRC... DST\n       fcp config [OPTIONS] show [HOST] | path"
+    override_usage = "fcp [OPTIONS] SRC... DST\n       fcp push [OPTIONS] SRC... [USER@]HOST:DST\n       fcp pull [OPTIONS] [USER@]HOST:SRC... DST\n       fcp job run|list|check|status ...\n       fcp config [OPTIONS] show [HOST] | path"
 )]
 struct CopyCli {
     #[command(flatten)]
@@ -123,6 +128,9 @@ struct Operands {
 /// What clap says, help and version included.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
     let mut args: Vec<OsString> = args.into_iter().collect();
+    if let Some(at) = job::position(&args) {
+        return job::parse(args, at).map(Cli::from);
+    }
     let found = position_of_command(&args);
     let Some(at) = found else {
         let matches = CopyCli::command().try_get_matches_from(args)?;
@@ -144,6 +152,14 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Erro
         options.order_filters(matches);
     }
     Ok(Cli { command: make(paths), options })
+}
+
+impl From<JobArgs> for Cli {
+    fn from(args: JobArgs) -> Cli {
+        let JobOptions { json, verbose, quiet, .. } = args.options;
+        let options = TransferOptions { json, verbose, quiet, ..TransferOptions::default() };
+        Cli { command: Command::Job(args), options }
+    }
 }
 
 impl From<ConfigArgs> for Cli {

@@ -1,7 +1,10 @@
 //! What each command does: from operands and options to a session and its exit code.
 
 mod config;
+#[cfg(feature = "job")]
+mod job;
 mod relay;
+mod sftp;
 mod transfer;
 mod version1;
 
@@ -19,6 +22,12 @@ pub fn run(cli: Cli) -> Result<ExitStatus, CliError> {
         Command::Push(operands) => (operands, Some(Direction::Push)),
         Command::Pull(operands) => (operands, Some(Direction::Pull)),
         Command::Copy(operands) => (operands, None),
+        #[cfg(feature = "job")]
+        Command::Job(args) => return job::run(&args),
+        #[cfg(not(feature = "job"))]
+        Command::Job(_) => {
+            return Err(CliError::Unsupported("this fcp was built without jobs".to_owned()));
+        }
         Command::Config { what, host } => {
             return config::run(what, host.as_deref(), &cli.options);
         }

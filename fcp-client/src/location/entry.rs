@@ -28,6 +28,20 @@ pub struct Meta {
     pub mode: Option<u32>,
 }
 
+impl Meta {
+    /// Whether `other`, told by the same place, is this version of the file as far as listings can
+    /// tell: kind, length and modification time.
+    pub fn is_same_version(&self, other: &Meta) -> bool {
+        let id = |meta: &Meta| (meta.kind, meta.size, meta.mtime);
+        id(self) == id(other)
+    }
+
+    /// Whether it is a regular file.
+    pub fn is_file(&self) -> bool {
+        self.kind == Kind::File
+    }
+}
+
 /// What to set on a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SetMeta {
@@ -100,4 +114,13 @@ pub struct Digest {
     pub kind: DigestKind,
     /// Its bytes.
     pub bytes: Vec<u8>,
+    /// Who found it, for people: `check-file`, `sha256sum`, `fcp`.
+    pub by: &'static str,
+}
+
+impl Digest {
+    /// Whether both say the same of a content, whoever found them.
+    pub fn agrees(&self, other: &Digest) -> bool {
+        (self.kind, &self.bytes) == (other.kind, &other.bytes)
+    }
 }

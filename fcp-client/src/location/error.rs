@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use fcp_proto::path::{escape, escape_text};
+
 /// What was being done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]
@@ -114,6 +116,12 @@ pub struct LocationError {
 }
 
 impl LocationError {
+    /// A failure with what has the name `path`; both texts come from outside and are escaped.
+    pub fn new(place: &str, op: Op, path: &[u8], reason: Reason, text: &str) -> LocationError {
+        let path = if path.is_empty() { String::from("the folder itself") } else { escape(path) };
+        LocationError { place: place.into(), op, path, reason, text: escape_text(text) }
+    }
+
     /// Whether the same thing may succeed when tried again.
     pub fn is_transient(&self) -> bool {
         self.reason.is_transient()

@@ -4,11 +4,16 @@
 //! can do besides is told as data ([`Capabilities`]). [`copy`] takes one file from one to another.
 //! Nothing here knows of jobs or of the command line.
 
+mod clock;
 pub mod copy;
 mod entry;
 mod error;
+#[cfg(test)]
+pub mod faulty;
 pub mod local;
 pub mod sftp;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
@@ -28,6 +33,9 @@ pub enum Location {
     Local(local::Local),
     /// A folder behind an SFTP server.
     Sftp(sftp::Sftp),
+    /// Another location whose calls fail as a test wants it.
+    #[cfg(test)]
+    Faulty(faulty::Faulty),
 }
 
 /// A file open for reading. Dropping it closes it.
@@ -49,6 +57,16 @@ pub enum Sink {
     Sftp(sftp::SftpSink),
 }
 
+/// Content on its way into a [`Sink`]: what several of them write goes over several connections,
+/// where there are any.
+#[derive(Debug)]
+pub enum Writer<'a> {
+    /// Of this machine.
+    Local(&'a local::LocalSink),
+    /// Of an SFTP server.
+    Sftp(sftp::SftpWriter),
+}
+
 /// Content on its way out of a [`Source`] or [`Sink`].
 #[derive(Debug)]
 pub enum Pieces {
@@ -60,6 +78,14 @@ pub enum Pieces {
 
 /// Does the same call on whichever variant it is.
 macro_rules! each {
+    (Location, $self:expr, $it:ident => $call:expr) => {
+        match $self {
+            Location::Local($it) => $call,
+            Location::Sftp($it) => $call,
+            #[cfg(test)]
+            Location::Faulty($it) => $call,
+        }
+    };
     ($enum:ident, $self:expr, $it:ident => $call:expr) => {
         match $self {
             $enum::Local($it) => $call,
@@ -104,6 +130,8 @@ impl Location {
         match self {
             Location::Local(it) => it.open(path).await.map(Source::Local),
             Location::Sftp(it) => it.open(path).await.map(Source::Sftp),
+            #[cfg(test)]
+            Location::Faulty(it) => it.open(path).await,
         }
     }
 
@@ -115,6 +143,8 @@ impl Location {
         match self {
             Location::Local(it) => it.create(path).await.map(Sink::Local),
             Location::Sftp(it) => it.create(path).await.map(Sink::Sftp),
+            #[cfg(test)]
+            Location::Faulty(it) => it.create(path).await,
         }
     }
 
@@ -126,6 +156,8 @@ impl Location {
         match self {
             Location::Local(it) => it.reopen(path).await.map(Sink::Local),
             Location::Sftp(it) => it.reopen(path).await.map(Sink::Sftp),
+            #[cfg(test)]
+            Location::Faulty(it) => it.reopen(path).await,
         }
     }
 
@@ -263,8 +295,7 @@ impl Source {
         each!(Source, self, it => it.stat().await)
     }
 
-    /// The content of a range in pieces of at most 1 MiB, in any order, with many pieces on their
-    /// way. What is not taken is not asked for: the reader is the back-pressure.
+    /// The content of a range in order, in pieces of at most 1 MiB, with many on their way. What is not taken is not asked for: the reader is the back-pressure.
     pub fn read_range(&self, range: std::ops::Range<u64>) -> Pieces {
         match self {
             Source::Local(it) => Pieces::Local(it.read_range(range)),
@@ -283,7 +314,40 @@ impl Pieces {
     }
 }
 
+impl Writer<'_> {
+    /// Queues content for an offset. It is on its way, not written: see [`Writer::settle`]. Waits
+    /// while too much is on its way.
+    ///
+    /// # Errors
+    /// Of this or an earlier write of this writer.
+    pub async fn write_at(&self, offset: u64, content: Bytes) -> Result<()> {
+        match self {
+            Writer::Local(it) => it.write_at(offset, content).await,
+            Writer::Sftp(it) => it.write_at(offset, content).await,
+        }
+    }
+
+    /// Waits until everything that this writer queued is written.
+    ///
+    /// # Errors
+    /// Of any of its writes.
+    pub async fn settle(&self) -> Result<()> {
+        match self {
+            Writer::Local(it) => it.settle().await,
+            Writer::Sftp(it) => it.settle().await,
+        }
+    }
+}
+
 impl Sink {
+    /// A way in of its own, to be settled before the sink is closed.
+    pub async fn writer(&self) -> Writer<'_> {
+        match self {
+            Sink::Local(it) => Writer::Local(it),
+            Sink::Sftp(it) => Writer::Sftp(it.writer().await),
+        }
+    }
+
     /// Queues content for an offset. It is on its way, not written: see [`Sink::settle`]. Waits
     /// while too much is on its way.
     ///

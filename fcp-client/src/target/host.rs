@@ -95,6 +95,24 @@ impl Authority {
     }
 }
 
+/// A host that stands by itself: a name, or an address with or without brackets.
+#[cfg(feature = "job")]
+pub(crate) fn check_host(host: &str) -> Result<String, AuthorityError> {
+    let bare = host.parse::<Ipv6Addr>().is_ok();
+    match bracketed(host)? {
+        Some((address, "")) => Ok(address.to_owned()),
+        Some(_) => Err(AuthorityError::Brackets),
+        None if host.contains(':') && !bare => Err(AuthorityError::NoBrackets),
+        None => valid(host, Part::Host).map(str::to_owned),
+    }
+}
+
+/// A user that stands by itself.
+#[cfg(feature = "job")]
+pub(crate) fn check_user(user: &str) -> Result<String, AuthorityError> {
+    valid(user, Part::User).map(str::to_owned)
+}
+
 /// Checks a user and a host that come from somewhere else than an operand.
 ///
 /// # Errors

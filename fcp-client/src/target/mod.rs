@@ -7,6 +7,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 pub use host::{AuthorityError, Part, check_names};
+#[cfg(feature = "job")]
+pub(crate) use host::{check_host, check_user};
 pub use url::UrlError;
 
 /// The port that fcpd listens on.

@@ -32,6 +32,8 @@ pub enum ExitStatus {
     Vanished = 24,
     /// Nothing happened for too long.
     Timeout = 30,
+    /// Another run holds the lock of a job: try again later, as sysexits' `EX_TEMPFAIL`.
+    Locked = 75,
 }
 
 impl From<ExitStatus> for ExitCode {

@@ -50,6 +50,10 @@ pub fn usage(error: &clap::Error) -> ExitCode {
     }
     let text = error.to_string();
     let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+    if first.ends_with(crate::cli::SEE_JOB_HELP) {
+        self::error(first);
+        return ExitStatus::Usage.into();
+    }
     // The one command that takes something else names it in its errors.
     if text.contains("<show|path>") {
         let first = first.trim_end_matches(':');

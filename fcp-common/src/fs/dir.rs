@@ -121,6 +121,30 @@ impl Dir {
         sys::renameat_noreplace(&self.fd, from, to)
     }
 
+    /// Renames into another directory, replacing what is at `to` unless that is a directory.
+    ///
+    /// # Errors
+    /// `EXDEV` when `to_dir` is on another file system.
+    pub fn rename_to(&self, from: &Name, to_dir: &Dir, to: &Name) -> io::Result<()> {
+        sys::renameat_to(&self.fd, from, to_dir, to)
+    }
+
+    /// Renames into another directory; `EEXIST` when anything is at `to`, else as
+    /// [`Dir::rename_to`].
+    ///
+    /// Where the kernel or the file system cannot promise that, a window of two calls remains.
+    pub fn rename_noreplace_to(&self, from: &Name, to_dir: &Dir, to: &Name) -> io::Result<()> {
+        match sys::renameat_noreplace_to(&self.fd, from, to_dir, to) {
+            Err(error) if sys::is(&error, Errno::INVAL) || sys::is(&error, Errno::NOSYS) => {
+                match to_dir.stat(to)? {
+                    None => self.rename_to(from, to_dir, to),
+                    Some(_) => Err(Errno::EXIST.into()),
+                }
+            }
+            done => done,
+        }
+    }
+
     /// Swaps two names of this directory at once.
     pub fn exchange(&self, a: &Name, b: &Name) -> io::Result<()> {
         sys::renameat_exchange(&self.fd, a, b)

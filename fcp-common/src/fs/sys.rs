@@ -126,6 +126,22 @@ pub fn renameat_noreplace(dir: impl AsFd, from: &[u8], to: &[u8]) -> io::Result<
     call(Op::Rename, || rfs::renameat_with(dir.as_fd(), from, dir.as_fd(), to, flags))
 }
 
+/// `renameat` from one directory to another; replaces what is at `to`, except a directory.
+pub fn renameat_to(dir: impl AsFd, from: &[u8], to_dir: impl AsFd, to: &[u8]) -> io::Result<()> {
+    call(Op::Rename, || rfs::renameat(dir.as_fd(), from, to_dir.as_fd(), to))
+}
+
+/// As [`renameat_to`], but fails with `EEXIST` when anything is at `to`.
+pub fn renameat_noreplace_to(
+    dir: impl AsFd,
+    from: &[u8],
+    to_dir: impl AsFd,
+    to: &[u8],
+) -> io::Result<()> {
+    let flags = RenameFlags::NOREPLACE;
+    call(Op::Rename, || rfs::renameat_with(dir.as_fd(), from, to_dir.as_fd(), to, flags))
+}
+
 /// `renameat2` within one directory that swaps the two names.
 pub fn renameat_exchange(dir: impl AsFd, a: &[u8], b: &[u8]) -> io::Result<()> {
     let flags = RenameFlags::EXCHANGE;

@@ -2,7 +2,6 @@
 //! namespaces that somebody else has made.
 
 mod results;
-mod server;
 mod tools;
 
 use std::fs;
@@ -13,11 +12,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use fcp_benches::measure::Sample;
+use fcp_benches::sshd::{Place, Server};
 use fcp_benches::verify::{Depth, rsync_agrees, same_tree};
 use fcp_benches::workload::{Source, Workload, empty, warm_pages};
 
 use results::{Results, Row, Setting};
-use server::{Place, Server};
 use tools::{Case, Tool, Turn, subject};
 
 /// Times fcp, scp and rsync over ssh on the same data, checks every copy, writes the figures.

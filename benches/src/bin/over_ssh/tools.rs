@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use fcp_benches::measure::{Sample, measure};
+use fcp_benches::sshd::{HOST, Server};
 use fcp_benches::workload::{Source, Workload};
-
-use crate::server::{HOST, Server};
 
 /// One way to copy to a host behind ssh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,11 +1,65 @@
 //! What a job is, once `jobs.yaml` was read and checked.
+//!
+//! [`load`] reads a file to a [`JobFile`], in which a job is either a [`JobSpec`] or a list of
+//! mistakes, so that one bad job does not stop the others. Secrets stay where they are until
+//! [`LoginSpec::resolve`].
+//!
+//! What holds where a job says nothing, and what it may say:
+//!
+//! | key | default | range |
+//! |---|---|---|
+//! | `name` | the job's key | |
+//! | `description` | empty | |
+//! | `source`, `destination` | needed | see below |
+//! | `file_pattern` | every name | a regex, searched for in the name; 4 KiB |
+//! | `folder_pattern` | `{yyyy}/{yyyy}{mm}` | `{yyyy}`, `{mm}`, `{dd}`; empty for the base itself |
+//! | `layout` | `tree` | `tree`, `flat` |
+//! | `overwrite` | `larger` | `larger`, `never`, `always`, `newer`, `differs`, `rename` |
+//! | `transfer.large_file_threshold_mb` | 500 | 0 to 1,000,000 MiB |
+//! | `transfer.chunk_size_mb` | 32 | 1 to 1,024 MiB |
+//! | `transfer.resume_enabled` | true | |
+//! | `transfer.verify_integrity` | false | |
+//! | `transfer.show_progress` | true | |
+//! | `transfer.retry_attempts` | 3 | 1 to 100 tries in all |
+//! | `transfer.retry_delay_seconds` | 10 | 0 to 3,600 |
+//! | `done.action` | `KEEP` | `MOVE`, `DELETE`, `KEEP` |
+//! | `done.folder` | `DONE` | a folder below the one that the file was in |
+//! | `zip_before_move` | false | of the job, `done` or `transfer`; with `MOVE` only |
+//! | `min_file_age_minutes` | 0 | of the job, `done` or `transfer`; 0 to 5,256,000 |
+//! | `max_workers` | 5 | of the job, `done` or `transfer`; 1 to 64 |
+//! | `max_connections` | 4 | 1 to 64 to one host |
+//! | `stable_seconds` | 0 | 0 to 3,600 |
+//! | `marker` | none | a name with `{name}` in it |
+//! | `clock` | `server` | `server`, `ours` |
+//! | `log_dir` | the file's `log_dir`, the state directory | |
+//! | `on_success`, `on_failure` | none | a command of the shell |
+//!
+//! An end with `type: LOCAL` has `path`. One with `type: SFTP` has `host`, `base_path` and, where
+//! ssh_config says nothing better, `port`, `user`; `password`, `key_file`, `passphrase`, the last
+//! two also with `_env`, `_file` and `_command` behind `password` and `passphrase`; `agent`,
+//! `host_key` (a pin, or `accept-new`) and `dialer` (`auto`, `builtin`, `system`).
+//! Relative `log_dir`, `password_file`, `passphrase_file` and `key_file` count from the directory
+//! of the job file; `~/` is the home directory.
+
+mod end;
+mod error;
+mod fields;
+mod file;
+mod job;
+mod secrets;
+#[cfg(test)]
+mod tests;
+mod yaml;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use regex::bytes::Regex;
 
-use crate::location::sftp::dial::Login;
+use super::folders::FolderPattern;
+pub use error::SpecError;
+pub use file::{Checked, JobFile, candidates, find, load};
+pub use secrets::{CredentialSpec, LoginSpec, SecretSource};
 
 /// One job.
 #[derive(Clone, Debug)]
@@ -22,8 +76,8 @@ pub struct JobSpec {
     pub destination: End,
     /// `file_pattern`: searched for anywhere in the file name.
     pub file_pattern: Regex,
-    /// `folder_pattern`, e.g. `{yyyy}/{yyyy}{mm}`; empty for the base itself.
-    pub folder_pattern: String,
+    /// `folder_pattern`.
+    pub folder_pattern: FolderPattern,
     /// `layout`.
     pub layout: Layout,
     /// `overwrite`.
@@ -62,8 +116,8 @@ pub enum End {
     },
     /// `type: SFTP`.
     Sftp {
-        /// Where and as whom.
-        login: Box<Login>,
+        /// Where and as whom; its secrets are not fetched yet.
+        login: Box<LoginSpec>,
         /// `base_path` as the server spells it.
         base_path: Vec<u8>,
     },
@@ -121,7 +175,7 @@ pub struct Transfer {
 pub struct Done {
     /// `action`.
     pub action: Action,
-    /// `zip_before_move`.
+    /// `zip_before_move`; only ever with [`Action::Move`].
     pub zip: bool,
     /// `folder`: below the folder the file was in.
     pub folder: String,

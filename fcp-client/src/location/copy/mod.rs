@@ -3,10 +3,24 @@
 //! Whoever calls decides what is copied and when it may appear; what is here makes sure that what
 //! appears is whole.
 
+mod hash;
+mod names;
+mod proof;
+mod publish;
+mod ranges;
+mod stage;
+#[cfg(test)]
+mod tests;
+
 use std::ops::Range;
 use std::sync::Arc;
 
 use fcp_proto::path::RelPath;
+
+pub(in crate::location) use names::{aside_name, probe_name};
+pub use names::{is_temp_name, numbered, other_temp_name, temp_name};
+pub use publish::{discard, free_name, free_temp, publish, rename_aside};
+pub use stage::stage;
 
 use super::{Digest, Location, Meta, SetMeta};
 
@@ -72,10 +86,11 @@ pub struct Stage<'a> {
 pub struct Staged {
     /// Length in bytes.
     pub size: u64,
-    /// SHA-256 of what was read from the source, where [`Proof::Content`] was asked or needed.
+    /// SHA-256 of what was read from the source, where [`Proof::Content`] was asked or needed (MD5
+    /// where neither side's tools know better).
     pub digest: Option<Digest>,
-    /// How it was proven, for people: "size", "sha256 by check-file", "sha256 by sha256sum",
-    /// "read back".
+    /// How it was proven, for people: `size`, `check-file`, `sha256sum`, `shasum`, `md5sum`,
+    /// `read back`.
     pub proven_by: &'static str,
     /// Bytes that an earlier run had brought.
     pub resumed: u64,

@@ -1,54 +1,142 @@
 //! Folders of this machine.
 
-use std::ops::Range;
+mod clock;
+mod error;
+mod file;
+mod open;
+mod small;
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use fcp_proto::path::RelPath;
+use fcp_common::fs::{Dir, DirEntry, Kind, Stat};
+use fcp_proto::path::{Name, RelPath};
 
-use crate::location::{Capabilities, Clock, Digest, DigestKind, Listing, Meta, Result, SetMeta};
+pub use file::{LocalPieces, LocalSink, LocalSource};
 
-/// A base directory.
+use crate::location::{
+    Capabilities, Clock, Digest, DigestKind, Entry, Listing, LocationError, Meta, Op, Refused,
+    Result, SetMeta,
+};
+
+/// What a directory of ours is created with, less the umask.
+const DIR_MODE: u32 = 0o777;
+/// FAT counts modification times in steps of this.
+const FAT_GRAIN: Duration = Duration::from_secs(2);
+
+/// A base directory, opened once: it stays the same one wherever it is moved. Symlinked
+/// directories below it are followed while they stay below it.
 #[derive(Clone, Debug)]
-pub struct Local {}
+pub struct Local {
+    inner: Arc<Inner>,
+}
 
-/// A file open for reading.
 #[derive(Debug)]
-pub struct LocalSource {}
+struct Inner {
+    base: Dir,
+    name: Arc<str>,
+    /// A call may wait for another machine.
+    far: bool,
+    grain: Duration,
+}
 
-/// A file open for writing.
-#[derive(Debug)]
-pub struct LocalSink {}
-
-/// Content on its way.
-#[derive(Debug)]
-pub struct LocalPieces {}
-
-#[allow(missing_docs, clippy::unused_async, unused_variables)]
 impl Local {
+    /// The folder `path`, which must be there, as it was typed.
+    ///
+    /// # Errors
+    /// [`Reason::NotFound`](crate::location::Reason::NotFound) and others.
+    pub fn new(path: &Path) -> Result<Local> {
+        let name = open::name_of(path);
+        match Dir::open_user(path) {
+            Ok(base) => Ok(Local::over(base, name)),
+            Err(error) => Err(error::failed(&name, Op::Open, b"", &error)),
+        }
+    }
+
+    /// The folder `path`, made with those above it where it is not there.
+    ///
+    /// # Errors
+    /// As [`Local::new`].
+    pub fn make(path: &Path) -> Result<Local> {
+        let name = open::name_of(path);
+        match open::open_or_make(path, DIR_MODE) {
+            Ok(base) => Ok(Local::over(base, name)),
+            Err(error) => Err(error::failed(&name, Op::MakeDir, b"", &error)),
+        }
+    }
+
+    fn over(base: Dir, name: Arc<str>) -> Local {
+        let system = base.fs_magic().map_or(open::System::Near, open::System::of);
+        let grain = if system == open::System::Fat { FAT_GRAIN } else { Duration::from_nanos(1) };
+        let far = system == open::System::Far;
+        Local { inner: Arc::new(Inner { base, name, far, grain }) }
+    }
+
+    /// As [`super::Location::capabilities`].
     pub fn capabilities(&self) -> Capabilities {
-        todo!()
+        Capabilities {
+            mtime_grain: self.inner.grain,
+            replaces: true,
+            durable: true,
+            symlinks: true,
+            near: true,
+        }
     }
+
+    /// As [`super::Location::name`].
     pub fn name(&self) -> &str {
-        todo!()
+        &self.inner.name
     }
+
+    /// As [`super::Location::list`].
     pub async fn list(&self, dir: &RelPath) -> Result<Listing> {
-        todo!()
+        let (inner, path) = (Arc::clone(&self.inner), dir.clone());
+        let listed = off(move || list(&open_dir(&inner.base, &path)?)).await;
+        listed.map_err(|error| self.failed(Op::List, dir, &error))
     }
+
+    /// As [`super::Location::stat`].
     pub async fn stat(&self, path: &RelPath) -> Result<Option<Meta>> {
-        todo!()
+        let stat = if path.is_root() {
+            self.inner.base.own_stat().map(Some)
+        } else {
+            self.at_raw(path, |dir, name| dir.stat(name)).await
+        };
+        match stat {
+            Ok(stat) => Ok(stat.map(Meta::from)),
+            // A name below nothing is nothing.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.failed(Op::Stat, path, &error)),
+        }
     }
+
+    /// As [`super::Location::open`].
     pub async fn open(&self, path: &RelPath) -> Result<LocalSource> {
-        todo!()
+        let (file, _) = self.at(Op::Open, path, |dir, name| dir.open_file(name)).await?;
+        Ok(LocalSource::new(file, self.label(path)))
     }
+
+    /// As [`super::Location::create`].
     pub async fn create(&self, path: &RelPath) -> Result<LocalSink> {
-        todo!()
+        let file = self.at(Op::Create, path, |dir, name| dir.create_new(name, 0o600)).await?;
+        Ok(LocalSink::new(file, self.label(path)))
     }
+
+    /// As [`super::Location::reopen`].
     pub async fn reopen(&self, path: &RelPath) -> Result<LocalSink> {
-        todo!()
+        let (file, _) = self.at(Op::Open, path, |dir, name| dir.open_file_rw(name)).await?;
+        Ok(LocalSink::new(file, self.label(path)))
     }
+
+    /// As [`super::Location::read_small`].
     pub async fn read_small(&self, path: &RelPath, size: u64) -> Result<(Bytes, Meta)> {
-        todo!()
+        small::read(self, path, size).await
     }
+
+    /// As [`super::Location::write_small`].
     pub async fn write_small(
         &self,
         path: &RelPath,
@@ -56,78 +144,218 @@ impl Local {
         meta: SetMeta,
         durable: bool,
     ) -> Result<()> {
-        todo!()
+        small::write(self, path, content, meta, durable).await
     }
+
+    /// As [`super::Location::rename_new`].
     pub async fn rename_new(&self, from: &RelPath, to: &RelPath) -> Result<()> {
-        todo!()
+        let done = self.two(from, to, |a, b| a.dir.rename_noreplace_to(&a.name, &b.dir, &b.name));
+        done.await.map_err(|error| self.rename_failed(from, to, &error))
     }
+
+    /// As [`super::Location::replace`].
     pub async fn replace(&self, from: &RelPath, to: &RelPath) -> Result<()> {
-        todo!()
+        let done = self.two(from, to, |a, b| a.dir.rename_to(&a.name, &b.dir, &b.name));
+        done.await.map_err(|error| self.rename_failed(from, to, &error))
     }
-    pub async fn recover_replace(&self, to: &RelPath) -> Result<()> {
-        todo!()
+
+    /// As [`super::Location::recover_replace`]: a rename here is one step, so nothing is ever left.
+    #[allow(clippy::unused_async)] // One shape for every location.
+    pub async fn recover_replace(&self, _to: &RelPath) -> Result<()> {
+        Ok(())
     }
+
+    /// As [`super::Location::remove`].
     pub async fn remove(&self, path: &RelPath) -> Result<()> {
-        todo!()
+        self.at(Op::Remove, path, |dir, name| dir.unlink(name)).await
     }
+
+    /// As [`super::Location::make_dirs`].
     pub async fn make_dirs(&self, dir: &RelPath) -> Result<()> {
-        todo!()
+        let (inner, path) = (Arc::clone(&self.inner), dir.clone());
+        let made = self.run(move || open::make_dirs(&inner.base, &path, DIR_MODE)).await;
+        made.map_err(|error| self.failed(Op::MakeDir, dir, &error))
     }
+
+    /// As [`super::Location::set_meta`].
     pub async fn set_meta(&self, path: &RelPath, meta: SetMeta) -> Result<()> {
-        todo!()
+        if path.is_root() {
+            let base = &self.inner.base;
+            let mode = meta.mode.map_or(Ok(()), |mode| base.set_own_mode(mode & 0o777));
+            let done = mode.and_then(|()| meta.mtime.map_or(Ok(()), |t| base.set_own_mtime(t)));
+            return done.map_err(|error| self.failed(Op::SetMeta, path, &error));
+        }
+        self.at(Op::SetMeta, path, move |dir, name| {
+            if let Some(mode) = meta.mode {
+                dir.set_mode(name, mode & 0o777)?;
+            }
+            meta.mtime.map_or(Ok(()), |mtime| dir.set_times(name, mtime))
+        })
+        .await
     }
+
+    /// As [`super::Location::sync_dir`].
     pub async fn sync_dir(&self, dir: &RelPath) -> Result<bool> {
-        todo!()
+        let (inner, path) = (Arc::clone(&self.inner), dir.clone());
+        let synced = off(move || inner.base.open_beneath(&path)?.sync()).await;
+        synced.map(|()| true).map_err(|error| self.failed(Op::Sync, dir, &error))
     }
+
+    /// As [`super::Location::clock`].
     pub async fn clock(&self, dir: &RelPath) -> Result<Clock> {
-        todo!()
+        clock::measure(self, dir).await
     }
-    pub async fn digest(&self, path: &RelPath, kinds: &[DigestKind]) -> Result<Option<Digest>> {
-        todo!()
+
+    /// As [`super::Location::digest`]: content is near, whoever needs a digest reads it.
+    #[allow(clippy::unused_async)] // One shape for every location.
+    pub async fn digest(&self, _path: &RelPath, _kinds: &[DigestKind]) -> Result<Option<Digest>> {
+        Ok(None)
     }
+
+    /// As [`super::Location::read_link`].
     pub async fn read_link(&self, path: &RelPath) -> Result<Vec<u8>> {
-        todo!()
+        self.at(Op::ReadLink, path, |dir, name| dir.read_link(name)).await
     }
+
+    /// As [`super::Location::symlink`].
     pub async fn symlink(&self, content: &[u8], path: &RelPath) -> Result<()> {
-        todo!()
+        let content = content.to_vec();
+        self.at(Op::Symlink, path, move |dir, name| dir.symlink(&content, name)).await
     }
+
+    /// As [`super::Location::remove_dir`].
     pub async fn remove_dir(&self, path: &RelPath) -> Result<()> {
-        todo!()
+        self.at(Op::Remove, path, |dir, name| dir.rmdir(name)).await
+    }
+
+    /// Does something quick with one name.
+    async fn at<T: Send + 'static>(
+        &self,
+        op: Op,
+        path: &RelPath,
+        work: impl FnOnce(&Dir, &Name) -> io::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.at_raw(path, work).await.map_err(|error| self.failed(op, path, &error))
+    }
+
+    async fn at_raw<T: Send + 'static>(
+        &self,
+        path: &RelPath,
+        work: impl FnOnce(&Dir, &Name) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let (inner, path) = (Arc::clone(&self.inner), path.clone());
+        self.run(move || {
+            let spot = Spot::of(&inner.base, &path)?;
+            work(&spot.dir, &spot.name)
+        })
+        .await
+    }
+
+    async fn two(
+        &self,
+        from: &RelPath,
+        to: &RelPath,
+        work: impl FnOnce(&Spot, &Spot) -> io::Result<()> + Send + 'static,
+    ) -> io::Result<()> {
+        let (inner, from, to) = (Arc::clone(&self.inner), from.clone(), to.clone());
+        self.run(move || {
+            let from = Spot::of(&inner.base, &from)?;
+            let to = Spot::of(&inner.base, &to).map_err(|error| match error.kind() {
+                // Nothing is said of `from`, which somebody may think moved already.
+                io::ErrorKind::NotFound => io::ErrorKind::NotADirectory.into(),
+                _ => error,
+            })?;
+            work(&from, &to)
+        })
+        .await
+    }
+
+    /// Runs a few calls on names. They cost microseconds here, less than the way to another thread
+    /// and back; behind a network they may wait for as long as a server likes.
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        if self.inner.far { off(work).await } else { work() }
+    }
+
+    fn label(&self, path: &RelPath) -> error::Label {
+        error::Label {
+            place: Arc::clone(&self.inner.name),
+            path: path.clone(),
+            far: self.inner.far,
+        }
+    }
+
+    fn failed(&self, op: Op, path: &RelPath, error: &io::Error) -> LocationError {
+        error::failed(&self.inner.name, op, path.as_bytes(), error)
+    }
+
+    fn rename_failed(&self, from: &RelPath, to: &RelPath, error: &io::Error) -> LocationError {
+        let mut failed = self.failed(Op::Rename, from, error);
+        failed.path = format!("{from} to {to}");
+        failed
     }
 }
 
-#[allow(missing_docs, clippy::unused_async, unused_variables)]
-impl LocalSource {
-    pub async fn stat(&self) -> Result<Meta> {
-        todo!()
-    }
-    pub fn read_range(&self, range: Range<u64>) -> LocalPieces {
-        todo!()
+/// A directory held open and a name in it.
+struct Spot {
+    dir: Dir,
+    name: Name,
+}
+
+impl Spot {
+    fn of(base: &Dir, path: &RelPath) -> io::Result<Spot> {
+        let Some((parent, name)) = path.split_last() else {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not for the base folder"));
+        };
+        Ok(Spot { dir: open::beneath(base, &parent)?, name })
     }
 }
 
-#[allow(missing_docs, clippy::unused_async, unused_variables)]
-impl LocalSink {
-    pub async fn write_at(&self, offset: u64, content: Bytes) -> Result<()> {
-        todo!()
-    }
-    pub async fn settle(&self) -> Result<()> {
-        todo!()
-    }
-    pub fn read_back(&self, range: Range<u64>) -> LocalPieces {
-        todo!()
-    }
-    pub async fn stat(&self) -> Result<Meta> {
-        todo!()
-    }
-    pub async fn close(self, size: u64, meta: SetMeta, durable: bool) -> Result<()> {
-        todo!()
+/// Runs what may wait for a disk on a thread that may wait.
+async fn off<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(_) => Err(io::Error::other("the work was stopped")),
     }
 }
 
-#[allow(missing_docs, clippy::unused_async, unused_variables)]
-impl LocalPieces {
-    pub async fn next(&mut self) -> Option<Result<(u64, Bytes)>> {
-        todo!()
+fn open_dir(base: &Dir, path: &RelPath) -> io::Result<Dir> {
+    if path.is_root() {
+        return base.open_beneath(path);
+    }
+    let spot = Spot::of(base, path)?;
+    spot.dir.open_child_nofollow(&spot.name)
+}
+
+fn list(dir: &Dir) -> io::Result<Listing> {
+    let mut listing = Listing::default();
+    for entry in dir.entries()? {
+        match entry? {
+            DirEntry { name: Ok(name), .. } => {
+                // What went away meanwhile was not there.
+                if let Some(stat) = dir.stat(&name)? {
+                    listing.entries.push(Entry { name, meta: stat.into() });
+                }
+            }
+            DirEntry { name: Err(name), .. } => {
+                listing.refused.push(Refused { name: name.into(), why: "not a file name" });
+            }
+        }
+    }
+    Ok(listing)
+}
+
+impl From<Stat> for Meta {
+    fn from(stat: Stat) -> Meta {
+        Meta {
+            kind: stat.kind,
+            size: if stat.kind == Kind::Dir { 0 } else { stat.size },
+            mtime: Some(stat.mtime),
+            mode: Some(stat.mode),
+        }
     }
 }

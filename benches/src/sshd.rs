@@ -10,26 +10,27 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// The name of the server in the config files made here.
-pub(crate) const HOST: &str = "fcp-bench";
+pub const HOST: &str = "fcp-bench";
 const START_LIMIT: Duration = Duration::from_secs(10);
 const SSHD: &str = "/usr/sbin/sshd";
 
 /// Where the two ends are.
 #[derive(Debug, Clone)]
-pub(crate) struct Place {
+pub struct Place {
     /// The address that sshd listens on.
-    pub(crate) address: IpAddr,
+    pub address: IpAddr,
     /// The network namespaces of client and server; none is this process's own.
-    pub(crate) netns: Option<(String, String)>,
+    pub netns: Option<(String, String)>,
 }
 
 impl Place {
-    pub(crate) fn loopback() -> Self {
+    /// Both ends here.
+    pub fn loopback() -> Self {
         Self { address: Ipv4Addr::LOCALHOST.into(), netns: None }
     }
 
     /// A command at the client's end.
-    pub(crate) fn at_client(&self, program: &Path) -> Command {
+    pub fn at_client(&self, program: &Path) -> Command {
         command_in(self.netns.as_ref().map(|(client, _)| client), program)
     }
 
@@ -48,16 +49,17 @@ fn command_in(netns: Option<&String>, program: &Path) -> Command {
 
 /// A running server and its clients' config; killed on drop.
 #[derive(Debug)]
-pub(crate) struct Server {
+pub struct Server {
     child: Child,
     place: Place,
     dir: PathBuf,
+    port: u16,
     master: bool,
 }
 
 impl Server {
     /// Starts one below `dir`; its sessions find the `fcpd` of `bin_dir`.
-    pub(crate) fn start(place: Place, dir: &Path, bin_dir: &Path) -> io::Result<Self> {
+    pub fn start(place: Place, dir: &Path, bin_dir: &Path) -> io::Result<Self> {
         let dir = dir.join("sshd");
         let _ = fs::remove_dir_all(&dir);
         lay_out(&dir, bin_dir)?;
@@ -66,27 +68,38 @@ impl Server {
         let mut command = place.at_server(Path::new(SSHD));
         command.arg("-D").arg("-f").arg(dir.join("sshd_config")).arg("-E").arg(dir.join("log"));
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
-        let server = Self { child, place, dir, master: false };
+        let server = Self { child, place, dir, port, master: false };
         server.wait_until_it_listens()?;
         Ok(server)
     }
 
-    pub(crate) fn place(&self) -> &Place {
+    /// Where its ends are.
+    pub fn place(&self) -> &Place {
         &self.place
     }
 
     /// Its process id.
-    pub(crate) fn pid(&self) -> u32 {
+    pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
+    /// The port it listens on.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// A file of its folder: `client_key`, `known_hosts`.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
     /// The client's config file; `live` is one with a ControlMaster, see [`Server::open_master`].
-    pub(crate) fn config(&self, live: bool) -> PathBuf {
+    pub fn config(&self, live: bool) -> PathBuf {
         self.dir.join(if live { "ssh_config_live" } else { "ssh_config" })
     }
 
     /// Logs in once; whoever uses the live config shares that login.
-    pub(crate) fn open_master(&mut self) -> io::Result<()> {
+    pub fn open_master(&mut self) -> io::Result<()> {
         if !self.master {
             self.master_command(&["-M", "-N", "-f"])?;
             self.master = true;

@@ -1,0 +1,103 @@
+//! That a copy holds what was read, by content.
+//!
+//! Ranges come in parallel, and SHA-256 wants order. So what was read is known by one xxh3-128 for
+//! each range, taken on the way; whoever then reads the whole file in order, copy or source,
+//! compares those and has the SHA-256 for free. A server's own tool tells a digest of the whole,
+//! which is compared with that of the source: hashed on the way where there was one stream, read
+//! again where the source is near, or told by the source's own tool. What is left is reading the
+//! copy back.
+
+use std::sync::Arc;
+
+use super::Stage;
+use super::hash::Hasher;
+use super::ranges::digest_of;
+use super::stage::Copied;
+use crate::location::{
+    Digest, DigestKind, LocationError, Op, Pieces, Reason, Result, Sink, Source,
+};
+
+/// How it is told that every byte was compared.
+pub(super) const READ_BACK: &str = "read back";
+
+/// Compares the copy with what was read; what it was compared by, for people.
+///
+/// # Errors
+/// [`Reason::Changed`] when they differ.
+pub(super) async fn prove(
+    stage: &Stage<'_>,
+    source: &Arc<Source>,
+    sink: &Arc<Sink>,
+    copied: &Copied,
+) -> Result<(Option<Digest>, &'static str)> {
+    if !stage.to.capabilities().near
+        && let Some(theirs) = tool_digest(stage).await?
+        && let Some((ours, sha256)) = of_source(stage, source, copied, theirs.kind).await?
+    {
+        if ours.agrees(&theirs) {
+            return Ok((Some(sha256.unwrap_or(ours)), theirs.by));
+        }
+        // A shell may see other files than SFTP does; what reads back decides.
+        tracing::warn!("{}: {} finds {theirs} for {ours}", stage.to.name(), theirs.by);
+    }
+    let sha256 = read_whole(copied, |range| sink.read_back(range), false).await?;
+    match sha256 {
+        Some((sha256, _)) => Ok((Some(sha256), READ_BACK)),
+        None => Err(differs(stage, "what is written there reads back differently")),
+    }
+}
+
+/// What the destination finds by itself. A tool that fails is no failure of the copy: it is read
+/// back instead.
+async fn tool_digest(stage: &Stage<'_>) -> Result<Option<Digest>> {
+    match stage.to.digest(stage.temp, &[DigestKind::Sha256, DigestKind::Md5]).await {
+        Err(error) if !error.is_transient() => Ok(None),
+        done => done,
+    }
+}
+
+/// The source's digest of this kind, and its SHA-256 if that came with it.
+async fn of_source(
+    stage: &Stage<'_>,
+    source: &Arc<Source>,
+    copied: &Copied,
+    kind: DigestKind,
+) -> Result<Option<(Digest, Option<Digest>)>> {
+    if let Some(sha256) = copied.sha256.clone().filter(|_| kind == DigestKind::Sha256) {
+        return Ok(Some((sha256.clone(), Some(sha256))));
+    }
+    if stage.from.capabilities().near {
+        let md5 = kind == DigestKind::Md5;
+        let read = read_whole(copied, |range| source.read_range(range), md5).await?;
+        let Some((sha256, md5)) = read else {
+            let (place, path) = (stage.from.name(), stage.source.as_bytes());
+            let text = "it changed while it was copied";
+            return Err(LocationError::new(place, Op::Read, path, Reason::Changed, text));
+        };
+        return Ok(Some((md5.unwrap_or_else(|| sha256.clone()), Some(sha256))));
+    }
+    let ours = stage.from.digest(stage.source, &[kind]).await?;
+    Ok(ours.filter(|ours| ours.kind == kind).map(|ours| (ours, copied.sha256.clone())))
+}
+
+/// Reads all ranges in order; `None` when one is not what it was.
+async fn read_whole(
+    copied: &Copied,
+    read: impl Fn(std::ops::Range<u64>) -> Pieces,
+    with_md5: bool,
+) -> Result<Option<(Digest, Option<Digest>)>> {
+    let mut hasher = Hasher::new(with_md5);
+    for (range, digest) in &copied.ranges {
+        let found = digest_of(read(range.clone()), |content| hasher.update(content)).await?;
+        if found != *digest {
+            return Ok(None);
+        }
+    }
+    Ok(Some(hasher.finish()))
+}
+
+/// The copy is not what was read.
+pub(super) fn differs(stage: &Stage<'_>, text: &str) -> LocationError {
+    let path = stage.temp.as_bytes();
+    LocationError::new(stage.to.name(), Op::Hash, path, Reason::Changed, text)
+}

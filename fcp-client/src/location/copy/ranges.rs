@@ -1,0 +1,161 @@
+//! The content of one file on its way, in ranges at the same time.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::task::JoinSet;
+use twox_hash::XxHash3_128;
+
+use super::Watch;
+use super::hash::Hasher;
+use crate::location::{Digest, LocationError, Op, Pieces, Reason, Result, Sink, Source, Writer};
+
+/// A range that was moved, and the xxh3-128 of its bytes.
+pub(super) type Done = (Range<u64>, u128);
+
+/// One file's transfer. Clones are the same one.
+#[derive(Clone)]
+pub(super) struct Transfer {
+    pub(super) source: Arc<Source>,
+    pub(super) sink: Arc<Sink>,
+    pub(super) watch: Arc<dyn Watch>,
+    /// How errors of our own call the file.
+    pub(super) label: Arc<(String, Vec<u8>)>,
+    /// Tell `watch` of written ranges.
+    pub(super) tell_ranges: bool,
+}
+
+/// What is not covered by `done`, cut at multiples of `chunk`.
+pub(super) fn missing(done: &[Done], size: u64, chunk: u64) -> VecDeque<Range<u64>> {
+    let chunk = chunk.max(1);
+    let mut todo = VecDeque::new();
+    let mut at = 0;
+    let end = [(size..size, 0)];
+    for (range, _) in done.iter().chain(&end) {
+        while at < range.start {
+            let next = (at / chunk + 1).saturating_mul(chunk).min(range.start);
+            todo.push_back(at..next);
+            at = next;
+        }
+        at = at.max(range.end);
+    }
+    todo
+}
+
+impl Transfer {
+    /// Moves all of `todo`, `streams` ranges at the same time.
+    pub(super) async fn run(self, todo: VecDeque<Range<u64>>, streams: usize) -> Result<Vec<Done>> {
+        let workers = streams.clamp(1, todo.len().max(1));
+        let todo = Arc::new(Mutex::new(todo));
+        let mut tasks = JoinSet::new();
+        for _ in 0..workers {
+            tasks.spawn(self.clone().work(Arc::clone(&todo)));
+        }
+        let mut done = Vec::new();
+        while let Some(ended) = tasks.join_next().await {
+            // A task that panicked is told as an error; dropping the set stops the others.
+            done.extend(ended.map_err(|_| self.failed(Reason::Io, "the transfer broke off"))??);
+        }
+        Ok(done)
+    }
+
+    /// Moves everything in order, by one stream, and hashes it on the way.
+    pub(super) async fn run_hashed(self, size: u64) -> Result<(Vec<Done>, Digest)> {
+        let mut hasher = Hasher::new(false);
+        let (done, writer) = self.range(0..size, Some(&mut hasher)).await?;
+        self.written(done.clone(), writer).await?;
+        Ok((vec![done], hasher.finish().0))
+    }
+
+    async fn work(self, todo: Arc<Mutex<VecDeque<Range<u64>>>>) -> Result<Vec<Done>> {
+        let mut done = Vec::new();
+        let mut before = None;
+        // The answers to the last writes of a range come while the next one is on its way.
+        while let Some(range) = next(&todo) {
+            let settle = async {
+                match before.take() {
+                    Some((moved, writer)) => self.written(moved, writer).await,
+                    None => Ok(()),
+                }
+            };
+            let ((moved, writer), ()) = tokio::try_join!(self.range(range, None), settle)?;
+            done.push(moved.clone());
+            before = Some((moved, writer));
+        }
+        if let Some((moved, writer)) = before {
+            self.written(moved, writer).await?;
+        }
+        Ok(done)
+    }
+
+    async fn range(
+        &self,
+        range: Range<u64>,
+        mut hasher: Option<&mut Hasher>,
+    ) -> Result<(Done, Writer<'_>)> {
+        let writer = self.sink.writer().await;
+        let mut pieces = self.source.read_range(range.clone());
+        let mut hash = XxHash3_128::new();
+        while let Some(piece) = pieces.next().await {
+            let (at, content) = piece?;
+            if self.watch.is_cancelled() {
+                return Err(self.failed(Reason::Cancelled, "it was stopped"));
+            }
+            hash.write(&content);
+            if let Some(hasher) = &mut hasher {
+                hasher.update(&content);
+            }
+            let length = content.len() as u64;
+            writer.write_at(at, content).await?;
+            self.watch.moved(length);
+        }
+        Ok(((range, hash.finish_128()), writer))
+    }
+
+    async fn written(&self, (range, digest): Done, writer: Writer<'_>) -> Result<()> {
+        writer.settle().await?;
+        if self.tell_ranges {
+            self.watch.written(range, digest);
+        }
+        Ok(())
+    }
+
+    fn failed(&self, reason: Reason, text: &str) -> LocationError {
+        LocationError::new(&self.label.0, Op::Read, &self.label.1, reason, text)
+    }
+}
+
+/// The xxh3-128 of what comes, and `each` of it besides.
+pub(super) async fn digest_of(mut pieces: Pieces, mut each: impl FnMut(&[u8])) -> Result<u128> {
+    let mut hash = XxHash3_128::new();
+    while let Some(piece) = pieces.next().await {
+        let (_, content) = piece?;
+        hash.write(&content);
+        each(&content);
+    }
+    Ok(hash.finish_128())
+}
+
+fn next(todo: &Mutex<VecDeque<Range<u64>>>) -> Option<Range<u64>> {
+    // Nothing that can panic runs while it is held.
+    todo.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_cut_at_multiples() {
+        let cut = |done: &[Range<u64>], size| {
+            let done: Vec<Done> = done.iter().map(|range| (range.clone(), 0)).collect();
+            Vec::from(missing(&done, size, 10))
+        };
+        assert_eq!(cut(&[], 0), vec![]);
+        assert_eq!(cut(&[], 25), vec![0..10, 10..20, 20..25]);
+        assert_eq!(cut(&[10..20], 25), vec![0..10, 20..25]);
+        assert_eq!(cut(&[0..5, 15..17], 25), vec![5..10, 10..15, 17..20, 20..25]);
+        assert_eq!(cut(&[0..25], 25), vec![]);
+    }
+}

@@ -1,0 +1,191 @@
+//! A copy up to the moment before its name appears.
+
+use std::sync::Arc;
+
+use fcp_common::fs::Kind;
+
+use super::ranges::{self, Done, Transfer};
+use super::{Proof, Stage, Staged, discard, hash, proof};
+use crate::location::{LocationError, Meta, Op, Reason, Result, Sink, Source};
+
+/// Up to this many bytes a file is held in memory whole. Jobs have up to 80 of them on their way.
+const SMALL: u64 = 255 * 1024;
+
+/// Copies one file to its temporary name and proves it.
+///
+/// # Errors
+/// [`Reason::Exists`] when `temp` is there and [`Stage::done`] is empty: whoever knows that it is
+/// its own removes it first, with [`discard`]. [`Reason::Changed`] when the source is not what was
+/// listed any more, or when the copy reads back differently; [`Reason::Cancelled`]; and those of
+/// both locations. What was staged is removed, but for large files that another try may go on
+/// with, and where the destination is out of reach.
+pub async fn stage(stage: Stage<'_>) -> Result<Staged> {
+    if stage.listed.kind != Kind::File {
+        let text = "it is not a regular file";
+        return Err(stage.failed(Op::Open, Reason::NotFile, text));
+    }
+    if stage.watch.is_cancelled() {
+        return Err(stage.failed(Op::Read, Reason::Cancelled, "it was stopped"));
+    }
+    let staged = match stage.listed.size {
+        size if size <= SMALL && !stage.is_large() => small(&stage).await,
+        _ => streamed(&stage).await,
+    };
+    if let Err(error) = &staged
+        && !stage.keeps_temp(error)
+    {
+        // What failed is the news; a temp that stays is ours to remove in the next run.
+        let _ = discard(stage.to, stage.temp).await;
+    }
+    staged
+}
+
+async fn small(stage: &Stage<'_>) -> Result<Staged> {
+    let (options, size) = (stage.options, stage.listed.size);
+    let (content, now) = stage.from.read_small(stage.source, size).await?;
+    stage.check_unchanged(Some(now))?;
+    let write = stage.to.write_small(stage.temp, content.clone(), options.meta, options.durable);
+    write.await?;
+    let mut staged = Staged { size, digest: None, proven_by: "size", resumed: 0 };
+    if options.proof == Proof::Content {
+        let (back, _) = stage.to.read_small(stage.temp, size).await?;
+        if back != content {
+            return Err(proof::differs(stage, "the bytes read back are others"));
+        }
+        staged.digest = Some(hash::sha256(&content));
+        staged.proven_by = proof::READ_BACK;
+    }
+    stage.watch.moved(size);
+    Ok(staged)
+}
+
+async fn streamed(stage: &Stage<'_>) -> Result<Staged> {
+    let (options, size) = (stage.options, stage.listed.size);
+    let source = Arc::new(stage.from.open(stage.source).await?);
+    stage.check_unchanged(Some(source.stat().await?))?;
+    let (sink, kept) = open_temp(stage).await?;
+    let resumed = kept.iter().map(|(range, _)| range.end - range.start).sum();
+    stage.watch.moved(resumed);
+    let copied = transfer(stage, &source, &sink, kept).await?;
+    let must = options.proof == Proof::Content || resumed > 0;
+    let (digest, proven_by) = match must {
+        true => proof::prove(stage, &source, &sink, &copied).await?,
+        false => (None, "size"),
+    };
+    stage.check_unchanged(Some(source.stat().await?))?;
+    stage.check_unchanged(stage.from.stat(stage.source).await?)?;
+    close(stage, sink).await?;
+    Ok(Staged { size, digest, proven_by, resumed })
+}
+
+/// What a transfer came to: ranges that cover the whole file in order.
+pub(super) struct Copied {
+    pub(super) ranges: Vec<Done>,
+    /// Of what was read, where it was read in order.
+    pub(super) sha256: Option<crate::location::Digest>,
+}
+
+async fn transfer(
+    stage: &Stage<'_>,
+    source: &Arc<Source>,
+    sink: &Arc<Sink>,
+    kept: Vec<Done>,
+) -> Result<Copied> {
+    let (options, size, large) = (stage.options, stage.listed.size, stage.is_large());
+    let transfer = Transfer {
+        source: Arc::clone(source),
+        sink: Arc::clone(sink),
+        watch: Arc::clone(&stage.watch),
+        label: Arc::new((stage.from.name().to_owned(), stage.source.as_bytes().to_vec())),
+        tell_ranges: large,
+    };
+    if kept.is_empty() && !large && options.proof == Proof::Content {
+        let (ranges, sha256) = transfer.run_hashed(size).await?;
+        return Ok(Copied { ranges, sha256: Some(sha256) });
+    }
+    let (chunk, streams) = if large { (options.chunk, options.streams) } else { (size, 1) };
+    let mut ranges = transfer.run(ranges::missing(&kept, size, chunk), streams).await?;
+    ranges.extend(kept);
+    ranges.sort_unstable_by_key(|(range, _)| range.start);
+    Ok(Copied { ranges, sha256: None })
+}
+
+/// The temp, new or of an earlier run, and what of that counts.
+async fn open_temp(stage: &Stage<'_>) -> Result<(Arc<Sink>, Vec<Done>)> {
+    if stage.done.is_empty() {
+        return Ok((Arc::new(stage.to.create(stage.temp).await?), Vec::new()));
+    }
+    match stage.to.reopen(stage.temp).await {
+        Ok(sink) => {
+            let kept = still_good(stage, &sink).await?;
+            Ok((Arc::new(sink), kept))
+        }
+        Err(error) if error.reason == Reason::NotFound => {
+            Ok((Arc::new(stage.to.create(stage.temp).await?), Vec::new()))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The ranges that the temp still holds. Where its content is near it is read; elsewhere its
+/// length must do, as the whole copy is proven by content in the end.
+async fn still_good(stage: &Stage<'_>, sink: &Sink) -> Result<Vec<Done>> {
+    let length = sink.stat().await?.size.min(stage.listed.size);
+    let mut done = stage.done.clone();
+    done.sort_unstable_by_key(|(range, _)| range.start);
+    let mut kept: Vec<Done> = Vec::new();
+    for (range, digest) in done {
+        let after = kept.last().map_or(0, |(before, _)| before.end);
+        let fits = after <= range.start && range.start < range.end && range.end <= length;
+        if fits && (!stage.to.capabilities().near || reads_as(sink, &range, digest).await?) {
+            kept.push((range, digest));
+        }
+    }
+    Ok(kept)
+}
+
+async fn reads_as(sink: &Sink, range: &std::ops::Range<u64>, digest: u128) -> Result<bool> {
+    Ok(ranges::digest_of(sink.read_back(range.clone()), |_| {}).await? == digest)
+}
+
+async fn close(stage: &Stage<'_>, sink: Arc<Sink>) -> Result<()> {
+    let (options, size) = (stage.options, stage.listed.size);
+    let Ok(sink) = Arc::try_unwrap(sink) else {
+        // All tasks have ended; a clone that is left is a mistake of ours, not a good copy.
+        return Err(stage.failed(Op::Close, Reason::Io, "it is still being written"));
+    };
+    sink.close(size, options.meta, options.durable).await?;
+    match stage.to.stat(stage.temp).await? {
+        Some(now) if now.size == size && now.is_file() => Ok(()),
+        _ => Err(proof::differs(stage, "its length is not that of the source")),
+    }
+}
+
+impl Stage<'_> {
+    fn is_large(&self) -> bool {
+        self.listed.size >= self.options.large || !self.done.is_empty()
+    }
+
+    /// S05, S16: what was copied is what was listed.
+    fn check_unchanged(&self, now: Option<Meta>) -> Result<()> {
+        match now {
+            Some(now) if now.is_same_version(&self.listed) => Ok(()),
+            Some(_) => {
+                Err(self.failed(Op::Read, Reason::Changed, "it changed since it was listed"))
+            }
+            None => Err(self.failed(Op::Read, Reason::Changed, "it went away while it was copied")),
+        }
+    }
+
+    /// Whether what is at the temporary name stays there after this error.
+    fn keeps_temp(&self, error: &LocationError) -> bool {
+        let not_ours = error.op == Op::Create && error.reason == Reason::Exists;
+        let gone = error.is_transient() && error.place == self.to.name();
+        let resumable = error.is_transient() || error.reason == Reason::Cancelled;
+        not_ours || gone || (self.is_large() && resumable)
+    }
+
+    fn failed(&self, op: Op, reason: Reason, text: &str) -> LocationError {
+        LocationError::new(self.from.name(), op, self.source.as_bytes(), reason, text)
+    }
+}

@@ -1,0 +1,67 @@
+//! Small files in one go.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fcp_common::fs::{Dir, Stat};
+use fcp_proto::path::RelPath;
+
+use super::{Inner, Local, Spot, file, off};
+use crate::location::{LocationError, Meta, Op, Reason, Result, SetMeta};
+
+/// Reads the content on a thread that may wait, as it may lie on a cold disk.
+pub(super) async fn read(local: &Local, path: &RelPath, size: u64) -> Result<(Bytes, Meta)> {
+    let (inner, from) = (Arc::clone(&local.inner), path.clone());
+    let done = off(move || read_all(&inner.base, &from, size)).await;
+    let (content, stat) = done.map_err(|error| local.failed(Op::Open, path, &error))?;
+    if content.len() as u64 == size && stat.size == size {
+        return Ok((content.into(), stat.into()));
+    }
+    let text = "its length is not what was listed";
+    Err(LocationError::new(local.name(), Op::Read, path.as_bytes(), Reason::Changed, text))
+}
+
+fn read_all(base: &Dir, path: &RelPath, size: u64) -> io::Result<(Vec<u8>, Stat)> {
+    let spot = Spot::of(base, path)?;
+    let (file, stat) = spot.dir.open_file(&spot.name)?;
+    if stat.size != size {
+        return Ok((Vec::new(), stat));
+    }
+    let length = usize::try_from(size).map_err(|_| io::ErrorKind::OutOfMemory)?;
+    let mut content = vec![0; length];
+    let read = file.read_full_at(&mut content, 0)?;
+    content.truncate(read);
+    Ok((content, file.stat()?))
+}
+
+/// Writes into the page cache, where it costs less than the way to another thread; only what waits
+/// for a disk or a network goes there.
+pub(super) async fn write(
+    local: &Local,
+    path: &RelPath,
+    content: Bytes,
+    meta: SetMeta,
+    durable: bool,
+) -> Result<()> {
+    let (inner, to) = (Arc::clone(&local.inner), path.clone());
+    let work = move || write_all(&inner, &to, &content, meta, durable);
+    let done = if durable { off(work).await } else { local.run(work).await };
+    done.map_err(|error| {
+        let exists = error.kind() == io::ErrorKind::AlreadyExists;
+        local.failed(if exists { Op::Create } else { Op::Write }, path, &error)
+    })
+}
+
+fn write_all(
+    inner: &Inner,
+    path: &RelPath,
+    content: &[u8],
+    meta: SetMeta,
+    durable: bool,
+) -> io::Result<()> {
+    let spot = Spot::of(&inner.base, path)?;
+    let file = spot.dir.create_new(&spot.name, 0o600)?;
+    file.write_all_at(content, 0)?;
+    file::finish(&file, content.len() as u64, meta, durable, inner.far)
+}

@@ -1,0 +1,153 @@
+//! Places to test against: a folder here, and the same folder behind OpenSSH's own SFTP server.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+
+use fcp_proto::path::RelPath;
+use tempfile::TempDir;
+
+use crate::location::local::Local;
+use crate::location::sftp::dial::{Connection, Future, Link, Output, Stream};
+use crate::location::sftp::pool::{Pool, PoolOptions};
+use crate::location::sftp::{Sftp, SftpOptions};
+use crate::location::{Location, LocationError, Result};
+
+const SERVER: &str = "/usr/lib/openssh/sftp-server";
+/// A server that knows version 3 and nothing else.
+pub(crate) const POOR: &str = "posix-rename,fsync,lsetstat,hardlink,statvfs,fstatvfs,limits,\
+    expand-path,copy-data,home-directory,users-groups-by-id";
+
+/// A folder that a test may look into and spoil, and the location that serves it.
+pub(crate) struct Place {
+    pub(crate) dir: TempDir,
+    pub(crate) at: Location,
+}
+
+impl Place {
+    pub(crate) fn local() -> Place {
+        let dir = tempfile::tempdir().unwrap();
+        let at = Location::Local(Local::new(dir.path()).unwrap());
+        Place { dir, at }
+    }
+
+    /// Behind OpenSSH's server.
+    pub(crate) async fn sftp() -> Place {
+        Place::sftp_without("", true).await
+    }
+
+    /// Behind a server without these requests, and maybe without a shell.
+    pub(crate) async fn sftp_without(denied: &str, shell: bool) -> Place {
+        let dir = tempfile::tempdir().unwrap();
+        let at = sftp(dir.path().as_os_str().as_encoded_bytes(), denied, shell).await.unwrap();
+        Place { dir, at: Location::Sftp(at) }
+    }
+
+    pub(crate) fn local_path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub(crate) fn put(&self, name: &str, content: impl AsRef<[u8]>) {
+        std::fs::write(self.local_path(name), content).unwrap();
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.local_path(name)).unwrap()
+    }
+
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.local_path(name).symlink_metadata().is_ok()
+    }
+}
+
+pub(crate) async fn sftp(base: &[u8], denied: &str, shell: bool) -> Result<Sftp> {
+    let pool = PoolOptions { max_connections: 3, max_channels: 1 };
+    let options = SftpOptions { pool, lanes: 3, make_base: false };
+    let denied = denied.to_owned();
+    let opener = move || -> Future<'static, Result<Connection>> {
+        let link = Pipes { denied: denied.clone(), shell, children: Mutex::default() };
+        Box::pin(async move { Ok(Connection::new("sftp pipes", link)) })
+    };
+    Sftp::over(Pool::over(Box::new(opener), pool), "sftp pipes", base, options).await
+}
+
+/// An `sftp-server` at the other end of a socket pair, and `sh` for commands.
+struct Pipes {
+    denied: String,
+    shell: bool,
+    children: Mutex<Vec<Child>>,
+}
+
+impl Pipes {
+    fn spawn(&self) -> Stream {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let mut command = Command::new(SERVER);
+        if !self.denied.is_empty() {
+            command.args(["-P", &self.denied]);
+        }
+        let child = command
+            .args(["-e", "-l", "FATAL"])
+            .stdin(OwnedFd::from(theirs.try_clone().unwrap()))
+            .stdout(OwnedFd::from(theirs))
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        self.children.lock().unwrap().push(child);
+        ours.set_nonblocking(true).unwrap();
+        let (reader, writer) = tokio::net::UnixStream::from_std(ours).unwrap().into_split();
+        Stream { reader: Box::new(reader), writer: Box::new(writer) }
+    }
+}
+
+impl Drop for Pipes {
+    fn drop(&mut self) {
+        for child in self.children.get_mut().unwrap() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Link for Pipes {
+    fn open_sftp(&self) -> Future<'_, Result<Stream>> {
+        Box::pin(async { Ok(self.spawn()) })
+    }
+
+    fn exec<'a>(&'a self, command: &'a [u8], _limit: usize) -> Future<'a, Result<Output>> {
+        use std::os::unix::ffi::OsStrExt;
+        let run = Command::new("sh")
+            .arg("-c")
+            .arg(std::ffi::OsStr::from_bytes(command))
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let status = run.status.code().and_then(|code| u32::try_from(code).ok());
+        Box::pin(async move { Ok(Output { status, stdout: run.stdout }) })
+    }
+
+    fn explain(&self, error: LocationError) -> Future<'_, LocationError> {
+        Box::pin(async { error })
+    }
+
+    fn has_exec(&self) -> bool {
+        self.shell
+    }
+
+    fn max_channels(&self) -> usize {
+        1
+    }
+
+    fn is_closed(&self) -> bool {
+        false
+    }
+}
+
+pub(crate) fn path(text: &str) -> RelPath {
+    RelPath::new(text.as_bytes()).unwrap()
+}
+
+pub(crate) fn content(length: usize) -> Vec<u8> {
+    (0..length).map(|i| (i * 31 + i / 251) as u8).collect()
+}
