@@ -179,6 +179,12 @@ impl Local {
 
     /// As [`super::Location::set_meta`].
     pub async fn set_meta(&self, path: &RelPath, meta: SetMeta) -> Result<()> {
+        if path.is_root() {
+            let base = &self.inner.base;
+            let mode = meta.mode.map_or(Ok(()), |mode| base.set_own_mode(mode & 0o777));
+            let done = mode.and_then(|()| meta.mtime.map_or(Ok(()), |t| base.set_own_mtime(t)));
+            return done.map_err(|error| self.failed(Op::SetMeta, path, &error));
+        }
         self.at(Op::SetMeta, path, move |dir, name| {
             if let Some(mode) = meta.mode {
                 dir.set_mode(name, mode & 0o777)?;

@@ -125,9 +125,7 @@ pub(super) async fn set_meta(spot: &Spot<'_>, meta: SetMeta) -> Result<()> {
     match spot.stat().await? {
         None => return Err(spot.fail(Op::SetMeta, Reason::NotFound, "it is not there")),
         // SETSTAT would follow it.
-        Some(now) if now.kind == Kind::Symlink => {
-            return Err(spot.fail(Op::SetMeta, Reason::Unsupported, "it is a symlink"));
-        }
+        Some(now) if now.kind == Kind::Symlink => return set_link_time(spot, meta).await,
         Some(_) => {}
     }
     match attrs_of(meta) {
@@ -137,6 +135,13 @@ pub(super) async fn set_meta(spot: &Spot<'_>, meta: SetMeta) -> Result<()> {
         }
         None => Ok(()),
     }
+}
+
+/// A link has no mode that counts. [`Reason::Unsupported`] where the server only follows it.
+async fn set_link_time(spot: &Spot<'_>, meta: SetMeta) -> Result<()> {
+    let Some(attrs) = attrs_of(SetMeta { mode: None, ..meta }) else { return Ok(()) };
+    let done = spot.session().lset_stat(&spot.full, attrs).await;
+    spot.told(Op::SetMeta, done).await
 }
 
 async fn is_dir(spot: &Spot<'_>) -> Result<bool> {

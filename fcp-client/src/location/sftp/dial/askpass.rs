@@ -24,6 +24,8 @@ use crate::secret::Secret;
 
 /// The first argument with which ssh is told to ask for the keys of a host.
 const KNOWN_HOST: &str = "--ssh-known-host";
+/// The length of a fingerprint's digest in base64, without padding.
+const SHA256_TEXT: usize = 43;
 /// Where the socket is.
 const SOCKET: &str = "FCP_ASKPASS_SOCKET";
 /// Longest prompt, and longest answer.
@@ -74,7 +76,8 @@ fn fetch(socket: &Path, prompt: &str) -> std::io::Result<Zeroizing<String>> {
 /// It is no pin.
 pub(super) fn known_hosts_command(pin: &str) -> Result<String, String> {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || " :+/=@.-,[]_".contains(c);
-    let is_pin = pin.starts_with("SHA256:") || key_of(pin).is_some();
+    let digest = pin.strip_prefix("SHA256:").map(|digest| digest.trim_end_matches('='));
+    let is_pin = digest.map_or(key_of(pin).is_some(), |digest| digest.len() == SHA256_TEXT);
     if !is_pin || !pin.chars().all(is_plain) {
         let pin = fcp_proto::escape_text(pin);
         return Err(format!("host_key {pin:?} is neither SHA256:... nor the text of a public key"));

@@ -122,6 +122,8 @@ pub async fn dial(login: &Login) -> Result<Connection> {
 pub struct Door {
     login: Arc<Login>,
     settings: Arc<Option<Settings>>,
+    /// `FCP_KNOWN_HOSTS`.
+    known_hosts: Option<PathBuf>,
     way: Way,
 }
 
@@ -153,7 +155,8 @@ impl Door {
             way => way,
         };
         tracing::debug!("{}: {way:?}", login.name());
-        Ok(Door { login: Arc::new(login), settings: Arc::new(settings), way })
+        let (login, settings, known_hosts) = (Arc::new(login), Arc::new(settings), env.known_hosts);
+        Ok(Door { login, settings, known_hosts, way })
     }
 
     /// See [`dial`].
@@ -169,7 +172,10 @@ impl Door {
                 let server = Server::new(&self.login.name(), &plan.host, plan.port);
                 Err(server.failed(Reason::Unsupported, "this fcp is built without an ssh client"))
             }
-            Way::System(_) => system::dial(&self.login, self.settings.as_ref().as_ref()).await,
+            Way::System(_) => {
+                let settings = self.settings.as_ref().as_ref();
+                system::dial(&self.login, settings, self.known_hosts.as_deref()).await
+            }
         }
     }
 
@@ -197,9 +203,6 @@ fn check(login: &Login) -> Result<()> {
     })
 }
 
-#[cfg(all(test, feature = "sftp"))]
-mod hostile;
-#[cfg(all(test, feature = "sftp"))]
-pub(in crate::location::sftp) mod testing;
-#[cfg(all(test, feature = "sftp"))]
-mod tests;
+#[cfg(feature = "sftp")]
+#[cfg(test)]
+pub(in crate::location::sftp) mod tests;

@@ -256,6 +256,7 @@ fn expand(path: &str, env: &Env) -> PathBuf {
     }
 }
 
+#[cfg(feature = "sftp")]
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -301,7 +302,6 @@ mod tests {
     }
 
     #[test]
-    #[cfg(feature = "sftp")]
     fn what_ssh_config_says_of_a_host_is_taken_over() {
         let plan = plan_of(&of(&[
             ("hostname localhost", "hostname 10.0.0.7\nhostkeyalias Alias"),
@@ -322,7 +322,6 @@ mod tests {
     }
 
     #[test]
-    #[cfg(feature = "sftp")]
     fn without_settings_home_counts_and_another_file_of_known_hosts_stands_alone() {
         let plan = plan_of(&of(&[]));
         assert_eq!(plan.known_hosts[0], Path::new("/home/u/.ssh/known_hosts"));
@@ -354,7 +353,6 @@ mod tests {
     }
 
     #[test]
-    #[cfg(feature = "sftp")]
     fn a_ticket_counts_only_where_nothing_else_was_given() {
         let settings = of(&[("gssapiauthentication no", "gssapiauthentication yes")]);
         let ticket = Env { has_ticket: true, ..env() };

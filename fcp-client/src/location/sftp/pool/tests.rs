@@ -281,7 +281,7 @@ struct Greeted {
 #[cfg(feature = "sftp")]
 impl Pooled for Greeted {
     async fn begin(_: &str, mut stream: Stream) -> Result<Greeted> {
-        let greeting = crate::location::sftp::dial::testing::greet(&mut stream).await;
+        let greeting = crate::location::sftp::dial::tests::support::greet(&mut stream).await;
         greeting.map_err(|_| failed(Reason::Lost))?;
         Ok(Greeted { _stream: Mutex::new(stream) })
     }
@@ -292,7 +292,7 @@ impl Pooled for Greeted {
 
 #[cfg(feature = "sftp")]
 async fn all_of(server: &str, options: PoolOptions, system: bool) -> Option<(usize, usize)> {
-    use crate::location::sftp::dial::testing::{Sshd, opener};
+    use crate::location::sftp::dial::tests::support::{Sshd, opener};
     use crate::location::sftp::dial::{Credential, plan::Env};
     let sshd = Sshd::start(server)?;
     let path = sshd.key("root", "ed25519", "");

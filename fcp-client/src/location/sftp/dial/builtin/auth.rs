@@ -6,8 +6,6 @@
 use std::path::Path;
 
 use russh::client::{AuthResult, Handle, KeyboardInteractiveAuthResponse, Prompt};
-use russh::keys::agent::AgentIdentity;
-use russh::keys::agent::client::AgentClient;
 use russh::keys::{Algorithm, HashAlg, PrivateKeyWithHashAlg, PublicKey};
 use russh::{MethodKind, MethodSet};
 
@@ -77,37 +75,21 @@ fn named_keys(login: &Login, plan: &Plan) -> Vec<std::path::PathBuf> {
     }
 }
 
-/// The agent's keys, those first whose public half lies beside a key file; no others, where
-/// ssh_config has it so.
-fn in_order(identities: Vec<AgentIdentity>, plan: &Plan) -> Vec<(AgentIdentity, PublicKey)> {
-    let named: Vec<PublicKey> = plan.keys.iter().filter_map(|path| keys::public(path)).collect();
-    let is_named = |key: &PublicKey| named.iter().any(|named| named.key_data() == key.key_data());
-    let all = identities.into_iter().map(|identity| {
-        let key = identity.public_key().into_owned();
-        (identity, key)
-    });
-    let (mut first, rest): (Vec<_>, Vec<_>) = all.partition(|(_, key)| is_named(key));
-    if !plan.only_keys {
-        first.extend(rest);
-    }
-    first
-}
-
 /// A login under way.
-struct Attempt<'a> {
-    handle: &'a mut Handle<Client>,
-    server: &'a Server,
-    farewell: &'a Farewell,
-    user: &'a str,
+pub(super) struct Attempt<'a> {
+    pub(super) handle: &'a mut Handle<Client>,
+    pub(super) server: &'a Server,
+    pub(super) farewell: &'a Farewell,
+    pub(super) user: &'a str,
     /// What the server says that it takes.
-    methods: Option<MethodSet>,
-    is_in: bool,
+    pub(super) methods: Option<MethodSet>,
+    pub(super) is_in: bool,
     /// The keys that were tried.
-    keys: Vec<PublicKey>,
+    pub(super) keys: Vec<PublicKey>,
     /// What was tried and came to nothing, for people.
-    tried: Vec<String>,
+    pub(super) tried: Vec<String>,
     /// Whether the password went out: whatever happens then, it is not sent a second time.
-    is_sent: bool,
+    pub(super) is_sent: bool,
 }
 
 impl Attempt<'_> {
@@ -242,71 +224,9 @@ impl Attempt<'_> {
         self.take(answer)
     }
 
-    async fn agent(&mut self, plan: &Plan) -> Result<()> {
-        if self.is_in || !self.may_try_key() {
-            return Ok(());
-        }
-        let Some(path) = &plan.agent else { return Ok(()) };
-        let mut agent = match AgentClient::connect_uds(path).await {
-            Ok(agent) => agent,
-            Err(error) => {
-                self.tried.push(format!("the agent does not answer: {error}"));
-                return Ok(());
-            }
-        };
-        if let Some(binding) = self.handle.agent_session_binding() {
-            // An agent that does not know it says so, and goes on.
-            let _ = agent.bind_session(binding, false).await;
-        }
-        let identities = match agent.request_identities().await {
-            Ok(identities) => identities,
-            Err(error) => {
-                self.tried.push(format!("the agent does not tell its keys: {error}"));
-                return Ok(());
-            }
-        };
-        for (identity, key) in in_order(identities, plan) {
-            if self.is_in || !self.may_try_key() {
-                break;
-            }
-            let is_certificate = matches!(identity, AgentIdentity::Certificate { .. });
-            if is_certificate || self.is_new(&key) {
-                self.agent_key(&mut agent, identity, &key).await?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn agent_key(
-        &mut self,
-        agent: &mut AgentClient<impl russh::keys::agent::client::AgentStream + Unpin + Send>,
-        identity: AgentIdentity,
-        key: &PublicKey,
-    ) -> Result<()> {
-        let Some(hash) = self.hash(&key.algorithm()).await? else { return Ok(()) };
-        let answer = match identity {
-            AgentIdentity::PublicKey { key, .. } => {
-                self.handle.authenticate_publickey_with(self.user, key, hash, agent).await
-            }
-            AgentIdentity::Certificate { certificate, .. } => {
-                self.handle.authenticate_certificate_with(self.user, certificate, hash, agent).await
-            }
-        };
-        let refused = match answer {
-            Ok(answer) => match self.take(Ok(answer))? {
-                true => return Ok(()),
-                false => "was refused".to_owned(),
-            },
-            Err(error) => format!("cannot sign: {error}"),
-        };
-        let name = key.fingerprint(HashAlg::Sha256);
-        self.tried.push(format!("the agent's key {name} {refused}"));
-        Ok(())
-    }
-
     /// The digest of an RSA signature, `None` inside for other keys; `None` where there is no good
     /// one.
-    async fn hash(&mut self, algorithm: &Algorithm) -> Result<Option<Option<HashAlg>>> {
+    pub(super) async fn hash(&mut self, algorithm: &Algorithm) -> Result<Option<Option<HashAlg>>> {
         if !matches!(algorithm, Algorithm::Rsa { .. }) {
             return Ok(Some(None));
         }
@@ -323,7 +243,7 @@ impl Attempt<'_> {
     }
 
     /// Whether the key was not tried yet.
-    fn is_new(&mut self, key: &PublicKey) -> bool {
+    pub(super) fn is_new(&mut self, key: &PublicKey) -> bool {
         let is_new = self.keys.iter().all(|tried| tried.key_data() != key.key_data());
         if is_new {
             self.keys.push(key.clone());
@@ -331,7 +251,7 @@ impl Attempt<'_> {
         is_new
     }
 
-    fn may_try_key(&self) -> bool {
+    pub(super) fn may_try_key(&self) -> bool {
         self.keys.len() < MAX_KEYS && self.takes(MethodKind::PublicKey)
     }
 
@@ -340,7 +260,10 @@ impl Attempt<'_> {
     }
 
     /// Takes note of an answer. Whether it was a success, even if more is wanted.
-    fn take(&mut self, answer: std::result::Result<AuthResult, russh::Error>) -> Result<bool> {
+    pub(super) fn take(
+        &mut self,
+        answer: std::result::Result<AuthResult, russh::Error>,
+    ) -> Result<bool> {
         match answer.map_err(|error| self.lost(&error))? {
             AuthResult::Success => {
                 self.is_in = true;
@@ -362,7 +285,7 @@ impl Attempt<'_> {
     }
 
     /// Some servers hang up on whom they do not let in, and some on a password.
-    fn lost(&self, error: &russh::Error) -> LocationError {
+    pub(super) fn lost(&self, error: &russh::Error) -> LocationError {
         let error = super::lost(self.server, error, self.farewell);
         let is_final = self.is_sent || self.farewell.get().is_some();
         let tried = self.tried.join("; ");

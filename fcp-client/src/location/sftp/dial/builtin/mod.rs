@@ -3,6 +3,7 @@
 //! `host_key` judges whom we speak to, before anything about us is sent; `auth` logs in; this file
 //! connects, and opens what runs over the login.
 
+mod agent;
 mod auth;
 mod channel;
 mod host_key;

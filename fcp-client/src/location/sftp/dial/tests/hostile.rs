@@ -10,10 +10,10 @@ use russh::keys::{HashAlg, PrivateKey};
 use russh::server::{self, Auth, Response};
 use russh::{MethodKind, MethodSet};
 
-use super::plan::Env;
-use super::testing::dial;
-use super::{Credential, Dialer, HostKeyRule, Login};
+use super::support::dial;
 use crate::connect::SshOptions;
+use crate::location::sftp::dial::plan::Env;
+use crate::location::sftp::dial::{Credential, Dialer, HostKeyRule, Login};
 use crate::location::{LocationError, Reason};
 use crate::secret::Secret;
 

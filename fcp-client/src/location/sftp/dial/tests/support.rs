@@ -9,9 +9,13 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::plan::Env;
-use super::{Connection, Credential, Dialer, Door, HostKeyRule, Login, Stream};
 use crate::connect::SshOptions;
+use crate::location::sftp::dial::plan::Env;
+use crate::location::sftp::dial::{
+    Connection, Credential, Dialer, Door, HostKeyRule, Login, Stream,
+};
+use crate::location::{LocationError, Reason};
+use crate::secret::Secret;
 
 /// A server on loopback; ended when dropped.
 pub(in crate::location::sftp) struct Sshd {
@@ -298,4 +302,32 @@ pub(in crate::location::sftp) async fn greet(stream: &mut Stream) -> std::io::Re
     let mut rest = vec![0; length - 5];
     stream.reader.read_exact(&mut rest).await?;
     Ok(u32::from_be_bytes([head[5], head[6], head[7], head[8]]))
+}
+
+pub(super) fn file(path: std::path::PathBuf) -> Vec<Credential> {
+    vec![Credential::KeyFile { path, passphrase: None }]
+}
+
+pub(super) fn secret(text: &str) -> Secret {
+    Secret::new(text.to_owned())
+}
+
+pub(super) async fn works(login: (Login, Env)) {
+    let connection = dial(login).await.unwrap();
+    let mut stream = connection.open_sftp().await.unwrap();
+    assert_eq!(greet(&mut stream).await.unwrap(), 3);
+}
+
+pub(super) async fn refused(login: (Login, Env), reason: Reason) -> LocationError {
+    let error = match dial(login).await {
+        Err(error) => error,
+        Ok(connection) => {
+            let mut stream = connection.open_sftp().await.unwrap();
+            let lost = connection.open_sftp().await.unwrap_err();
+            greet(&mut stream).await.expect_err("it let in");
+            connection.explain(lost).await
+        }
+    };
+    assert_eq!(error.reason, reason, "{error}");
+    error
 }

@@ -3,8 +3,12 @@
 //! It tells only by ending whether a login succeeded, so a stream is open before that is known, and
 //! [`Link::explain`] finds the true cause of what the stream's user sees as an end.
 
+mod complaint;
+mod options;
+
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,10 +16,12 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::time::timeout;
 
+use self::complaint::{reason, told};
+use self::options::{answers, options};
 use super::askpass::{Answers, Asker};
 use super::connection::{Future, Held, Link, Output, SFTP_ONLY, Stream};
-use super::failure::{Server, words};
-use super::{Connection, Credential, HostKeyRule, Login};
+use super::failure::Server;
+use super::{Connection, Login};
 use crate::connect::ssh::subsystem::{self, Askpass, Remote, Running, Started};
 use crate::connect::ssh::{HostFacts, Place, Settings, SshOptions};
 use crate::location::{LocationError, Reason, Result};
@@ -24,10 +30,6 @@ use crate::location::{LocationError, Reason, Result};
 const ENDING: Duration = Duration::from_secs(2);
 /// How much of what it says is kept: the last of it.
 const MAX_COMPLAINT: usize = 8 << 10;
-/// How long a TCP connection may take, unless ssh_config says so.
-const CONNECT_TIMEOUT: &str = "ConnectTimeout=10";
-/// sshd is asked whether it lives, so that a dead one is noticed in two minutes.
-const ALIVE: [&str; 2] = ["ServerAliveInterval=30", "ServerAliveCountMax=3"];
 
 /// The host as `connect::ssh` has it.
 pub(super) fn place(login: &Login) -> Place {
@@ -38,7 +40,11 @@ pub(super) fn place(login: &Login) -> Place {
 ///
 /// # Errors
 /// It cannot be started.
-pub(super) async fn dial(login: &Login, settings: Option<&Settings>) -> Result<Connection> {
+pub(super) async fn dial(
+    login: &Login,
+    settings: Option<&Settings>,
+    known_hosts: Option<&Path>,
+) -> Result<Connection> {
     let name = login.name();
     let get = |key: &str| settings.and_then(|settings| settings.get(key));
     let host = get("hostname").unwrap_or(&login.host);
@@ -48,7 +54,7 @@ pub(super) async fn dial(login: &Login, settings: Option<&Settings>) -> Result<C
         let text = "SFTP needs OpenSSH's ssh; leave the other program (-e) out";
         return Err(server.failed(Reason::Unsupported, text));
     }
-    let options = options(login).map_err(|why| server.failed(Reason::HostKey, why))?;
+    let options = options(login, known_hosts).map_err(|why| server.failed(Reason::HostKey, why))?;
     let call = Arc::new(Call {
         server,
         place: place(login),
@@ -254,143 +260,4 @@ async fn listen(mut errors: Receiver, complaint: Arc<Mutex<Vec<u8>>>) {
         let excess = all.len().saturating_sub(MAX_COMPLAINT);
         all.drain(..excess);
     }
-}
-
-/// What the login's credentials answer.
-fn answers(login: &Login) -> Answers {
-    let mut answers = Answers::default();
-    for credential in &login.credentials {
-        match credential {
-            Credential::Password(secret) => answers.password = Some(secret.clone()),
-            Credential::KeyFile { path, passphrase: Some(secret) } => {
-                answers.passphrases.push((path.clone(), secret.clone()));
-            }
-            Credential::KeyFile { .. } | Credential::Agent => {}
-        }
-    }
-    answers
-}
-
-/// The user's options and ours. ssh keeps the first value that it is told.
-fn options(login: &Login) -> std::result::Result<SshOptions, String> {
-    let mut options = login.ssh.clone();
-    let (mut first, mut last) = (Vec::new(), Vec::new());
-    match &login.host_key {
-        HostKeyRule::Known => last.push("StrictHostKeyChecking=yes".to_owned()),
-        HostKeyRule::AcceptNew => last.push("StrictHostKeyChecking=accept-new".to_owned()),
-        HostKeyRule::Pinned(pin) => first.extend(pinned(pin)?),
-    }
-    if let Some(file) = std::env::var_os("FCP_KNOWN_HOSTS").filter(|file| !file.is_empty()) {
-        let file = file.into_string().map_err(|_| "FCP_KNOWN_HOSTS is not UTF-8".to_owned())?;
-        last.push(format!("UserKnownHostsFile={}", quoted(&file)?));
-        last.push("GlobalKnownHostsFile=/dev/null".to_owned());
-    }
-    last.extend(credentials(login, &mut options.identities));
-    last.push(CONNECT_TIMEOUT.to_owned());
-    last.extend(ALIVE.map(str::to_owned));
-    options.options = first.into_iter().chain(options.options).chain(last).collect();
-    Ok(options)
-}
-
-/// Only what the login has is tried, as each refusal counts.
-fn credentials(login: &Login, identities: &mut Vec<std::path::PathBuf>) -> Vec<String> {
-    let mut options = Vec::new();
-    let (mut has_key, mut has_agent, mut has_password) = (false, false, false);
-    for credential in &login.credentials {
-        match credential {
-            Credential::Password(_) => has_password = true,
-            Credential::KeyFile { path, .. } => {
-                has_key = true;
-                identities.push(path.clone());
-            }
-            Credential::Agent => has_agent = true,
-        }
-    }
-    if login.credentials.is_empty() {
-        return options;
-    }
-    has_key |= !identities.is_empty();
-    if has_key && !has_agent {
-        options.push("IdentitiesOnly=yes".to_owned());
-    }
-    if !has_key && !has_agent {
-        options.push("PubkeyAuthentication=no".to_owned());
-    }
-    if !has_password {
-        let none = ["PasswordAuthentication=no", "KbdInteractiveAuthentication=no"];
-        options.extend(none.map(str::to_owned));
-    }
-    options
-}
-
-/// A pinned key is the only one known; ssh asks a program of ours for it.
-fn pinned(pin: &str) -> std::result::Result<Vec<String>, String> {
-    let program = super::askpass::known_hosts_command(pin.trim())?;
-    Ok(vec![
-        "StrictHostKeyChecking=yes".to_owned(),
-        "UserKnownHostsFile=/dev/null".to_owned(),
-        "GlobalKnownHostsFile=/dev/null".to_owned(),
-        "UpdateHostKeys=no".to_owned(),
-        "FingerprintHash=sha256".to_owned(),
-        format!("KnownHostsCommand={program}"),
-    ])
-}
-
-/// A path as ssh_config takes it.
-fn quoted(path: &str) -> std::result::Result<String, String> {
-    match path.contains(['"', '\\', '\n', '%', '$']) {
-        true => Err("a path that ssh is told may not contain any of \" \\ % $".to_owned()),
-        false => Ok(format!("\"{path}\"")),
-    }
-}
-
-/// What it means, by the words of OpenSSH's ssh.
-fn reason(said: &str, status: Option<i32>) -> Option<Reason> {
-    let has = |words: &[&str]| words.iter().any(|word| said.contains(word));
-    if has(&[
-        "Host key verification failed",
-        "REMOTE HOST IDENTIFICATION HAS CHANGED",
-        "No matching host key",
-        "no matching host key",
-        "is marked as revoked",
-    ]) {
-        return Some(Reason::HostKey);
-    }
-    if has(&[
-        "Permission denied",
-        "Too many authentication failures",
-        "No supported authentication",
-    ]) {
-        return Some(Reason::Login);
-    }
-    if has(&["kex_exchange_identification", "Exceeded MaxStartups", "Not allowed at this time"])
-        || has(&["mux_client_request_session: session request failed", "open failed"])
-    {
-        return Some(Reason::Busy);
-    }
-    if has(&["subsystem request failed"]) {
-        return Some(Reason::Unsupported);
-    }
-    if has(&["timed out", "Timeout, server", "not responding"]) {
-        return Some(Reason::Timeout);
-    }
-    if has(&["Bad configuration option", "Bad owner or permissions", "no argument after keyword"])
-        || has(&["command-line line", "terminating, "])
-    {
-        return Some(Reason::Unsupported);
-    }
-    (status == Some(255) && has(&["Connection refused", "Could not resolve", "No route to host"]))
-        .then_some(Reason::Lost)
-}
-
-/// The last lines that it said, escaped.
-fn told(said: &str) -> String {
-    let lines = said.lines().map(str::trim).filter(|line| !line.is_empty() && !is_frame(line));
-    let lines: Vec<&str> = lines.collect();
-    let text = lines[lines.len().saturating_sub(8)..].join(" | ");
-    format!("ssh says: {}", words(text.as_bytes()))
-}
-
-fn is_frame(line: &str) -> bool {
-    line.bytes().all(|b| b == b'@') || line.starts_with("Pseudo-terminal")
 }
