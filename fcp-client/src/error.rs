@@ -3,6 +3,7 @@
 use fcp_common::engine::SessionError;
 use fcp_proto::ErrorCode;
 
+use crate::location::{LocationError, Op, Reason};
 use crate::ui::exit::ExitStatus;
 
 /// Why a command ended.
@@ -22,6 +23,14 @@ pub enum CliError {
         /// Why, and what to do.
         reason: String,
     },
+    /// The host can be logged in at, and has no fcpd.
+    #[error("cannot connect to {server}: {reason}")]
+    NoFcpd {
+        /// Where.
+        server: String,
+        /// How that was told, and what to do.
+        reason: String,
+    },
     /// The session broke off.
     #[error("{0}{hint}", hint = resume_hint(.0))]
     Session(#[from] SessionError),
@@ -33,6 +42,12 @@ pub enum CliError {
         /// Why, as its session ended.
         error: SessionError,
     },
+    /// Where something is to go cannot be used.
+    #[error("{0}")]
+    Destination(String),
+    /// A place failed, and nothing could go on there.
+    #[error("{0}{hint}", hint = if .0.is_transient() { AGAIN } else { "" })]
+    Place(LocationError),
     /// Something in this process cannot go on.
     #[error("{0}")]
     Internal(String),
@@ -44,20 +59,22 @@ impl CliError {
         match self {
             CliError::Usage(_) => ExitStatus::Usage,
             CliError::Unsupported(_) => ExitStatus::Unsupported,
-            CliError::Connect { .. } => ExitStatus::Socket,
+            CliError::Connect { .. } | CliError::NoFcpd { .. } => ExitStatus::Socket,
             CliError::Session(error) | CliError::Relay { error, .. } => session_exit_code(error),
+            CliError::Destination(_) => ExitStatus::FileSelection,
+            CliError::Place(error) => place_exit_code(error),
             CliError::Internal(_) => ExitStatus::FileIo,
         }
     }
 }
 
+const AGAIN: &str = "; run the same command again to go on";
+
 /// Where running the command again helps, says so.
 fn resume_hint(error: &SessionError) -> &'static str {
     match error {
-        SessionError::Lost(_) | SessionError::Cancelled => "; run the same command again to go on",
-        SessionError::Peer(error) if error.code == ErrorCode::CANCELLED => {
-            "; run the same command again to go on"
-        }
+        SessionError::Lost(_) | SessionError::Cancelled => AGAIN,
+        SessionError::Peer(error) if error.code == ErrorCode::CANCELLED => AGAIN,
         _ => "",
     }
 }
@@ -82,5 +99,17 @@ fn session_exit_code(error: &SessionError) -> ExitStatus {
             ErrorCode::CANCELLED => ExitStatus::Stream,
             _ => ExitStatus::FileIo,
         },
+    }
+}
+
+fn place_exit_code(error: &LocationError) -> ExitStatus {
+    match error.reason {
+        _ if error.op == Op::Connect => ExitStatus::Socket,
+        Reason::Login | Reason::HostKey => ExitStatus::Socket,
+        Reason::Lost | Reason::Busy => ExitStatus::Stream,
+        Reason::Timeout => ExitStatus::Timeout,
+        Reason::Protocol => ExitStatus::Protocol,
+        Reason::Cancelled => ExitStatus::Signal,
+        _ => ExitStatus::FileIo,
     }
 }

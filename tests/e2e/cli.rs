@@ -51,7 +51,11 @@ fn j01_a_mistake_is_one_line_that_says_what_to_type() {
 
 #[test]
 fn what_is_not_there_yet_says_what_to_do_instead() {
-    assert_one_line(&run_fcp(["--via", "sftp", "host:x", "b"]), 4, "job mode");
+    assert_one_line(
+        &run_fcp(["--via", "sftp", "host:x", "fcp://127.0.0.1/y"]),
+        4,
+        "no SFTP server",
+    );
     assert_one_line(&run_fcp(["fcp://192.0.2.1/x", "b"]), 10, "fcpd token add");
     let relay = ["--protocol", "1", "fcp://127.0.0.1/x", "fcp://127.0.0.1/y"];
     assert_one_line(&run_fcp(relay), 4, "copy to here first");

@@ -18,5 +18,6 @@ mod relay;
 mod restricted;
 mod security;
 mod setup;
+mod sftp;
 mod transfer;
 mod tunnel;

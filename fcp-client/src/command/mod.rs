@@ -4,6 +4,7 @@ mod config;
 #[cfg(feature = "job")]
 mod job;
 mod relay;
+mod sftp;
 mod transfer;
 mod version1;
 

@@ -44,15 +44,11 @@ pub(crate) fn run(
     let reporter = Reporter::new(options, Arc::clone(&counters));
     let files = Files::load(options.reach.config.as_deref(), &env)?;
     let job = Job { options, rules, files, counters, reporter: Arc::clone(&reporter) };
-    let ended = match direction {
-        Direction::Push => job.push(sources, destination),
-        Direction::Pull => job.pull(sources, destination),
-        Direction::Local => job.copy(sources, destination),
-        Direction::Relay => job.relay(sources, destination),
-    };
-    let summary = match ended {
+    let summary = match job.run(direction, sources, destination) {
         Ok(summary) => Ok(summary),
-        Err(broken @ (CliError::Session(_) | CliError::Relay { .. })) => Err(broken),
+        Err(broken @ (CliError::Session(_) | CliError::Relay { .. } | CliError::Place(_))) => {
+            Err(broken)
+        }
         Err(other) => {
             reporter.abort(&other);
             return Err(other);
@@ -71,6 +67,31 @@ pub(super) struct Job<'a> {
 }
 
 impl Job<'_> {
+    /// By a session of ours where there can be one, else over SFTP.
+    fn run(
+        &self,
+        direction: Direction,
+        sources: &[Target],
+        destination: &Target,
+    ) -> Result<Summary, CliError> {
+        if let Some(ends) = self.ends_over_sftp(sources, destination)? {
+            return self.over_sftp(ends, sources, destination);
+        }
+        let ended = match direction {
+            Direction::Push => self.push(sources, destination),
+            Direction::Pull => self.pull(sources, destination),
+            Direction::Local => self.copy(sources, destination),
+            Direction::Relay => self.relay(sources, destination),
+        };
+        match ended {
+            Err(without @ CliError::NoFcpd { .. }) => {
+                let ends = self.ends_without_fcpd(sources, destination, without)?;
+                self.over_sftp(ends, sources, destination)
+            }
+            ended => ended,
+        }
+    }
+
     fn push(&self, sources: &[Target], destination: &Target) -> Result<Summary, CliError> {
         let (server, path) = destination.remote().ok_or_else(not_remote)?;
         let (roots, problems) = self.open_sources(sources);
@@ -175,7 +196,7 @@ impl Job<'_> {
     }
 
     /// The end of a transfer that a signal ends before its session begins.
-    fn abandon(&self) -> ExitStatus {
+    pub(super) fn abandon(&self) -> ExitStatus {
         connect::end_all();
         self.reporter.finish(Err(CliError::Session(SessionError::Cancelled)))
     }

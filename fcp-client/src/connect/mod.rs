@@ -23,7 +23,7 @@ pub mod tls;
 use std::time::Duration;
 
 pub use plain::Purpose;
-pub use reach::{Reach, Running, Session, open};
+pub use reach::{Reach, Running, Session, open, ssh_options};
 pub use ssh::{SshOptions, end_all};
 
 /// How long connecting and each answer of the greeting may take.

@@ -181,10 +181,8 @@ impl Reach<'_> {
             reason: reason.to_owned(),
         };
         match self.config.via.value {
-            Via::Sftp => Err(CliError::Unsupported(format!(
-                "{}: --via sftp is not there yet; it comes with the job mode",
-                place.host
-            ))),
+            // Whoever copies goes another way before.
+            Via::Sftp => Err(failed("no session goes over SFTP")),
             Via::Tunnel => self.tunnel(place, purpose),
             _ if self.config.protocol.value == Some(1) => {
                 Err(failed("an fcpd that ssh starts does not speak protocol 1; use --via tunnel"))
@@ -213,7 +211,7 @@ impl Reach<'_> {
             hello: &hello,
             protocol: self.config.protocol.value,
         };
-        let mut ssh = tunnel::open(place, &self.ssh_options(), &tunnel)?;
+        let mut ssh = tunnel::open(place, &ssh_options(self.config, self.verbose), &tunnel)?;
         self.tell(format_args!(
             "{}: through ssh to the fcpd that runs there ({})",
             place.host,
@@ -235,7 +233,8 @@ impl Reach<'_> {
         };
         // One more than carry content: the one that is the session's beginning leaves that to them.
         let hello = self.hello(limit.saturating_add(1));
-        let mut ssh = ssh::stdio::open(place, &self.ssh_options(), &hello, ask)?;
+        let mut ssh =
+            ssh::stdio::open(place, &ssh_options(self.config, self.verbose), &hello, ask)?;
         let Some(agreed) = ssh.agreed.clone() else { return Err(no_terms(place)) };
         let mut conns = std::mem::take(&mut ssh.conns);
         let joined = ssh.extra.direct.map(|offer| Joined {
@@ -351,26 +350,27 @@ impl Reach<'_> {
         }
     }
 
-    fn ssh_options(&self) -> SshOptions {
-        let c = self.config;
-        let program = std::iter::once(c.rsh.value.program.clone());
-        SshOptions {
-            program: program.chain(c.rsh.value.arguments.iter().cloned()).collect(),
-            config_file: c.ssh_config.value.clone(),
-            identities: c.identity.value.clone(),
-            jump: c.jump.value.clone(),
-            options: c.ssh_option.value.clone(),
-            port: c.port.value,
-            ipv4: c.family == Some(Family::Ipv4),
-            ipv6: c.family == Some(Family::Ipv6),
-            compress: c.compress,
-            remote_fcpd: c.remote_fcpd.value.clone(),
-            verbose: self.verbose,
-        }
-    }
-
     fn tell(&self, text: std::fmt::Arguments<'_>) {
         ui::way(self.verbose, text);
+    }
+}
+
+/// What the user wants of ssh.
+pub fn ssh_options(config: &Resolved, verbose: u8) -> SshOptions {
+    let c = config;
+    let program = std::iter::once(c.rsh.value.program.clone());
+    SshOptions {
+        program: program.chain(c.rsh.value.arguments.iter().cloned()).collect(),
+        config_file: c.ssh_config.value.clone(),
+        identities: c.identity.value.clone(),
+        jump: c.jump.value.clone(),
+        options: c.ssh_option.value.clone(),
+        port: c.port.value,
+        ipv4: c.family == Some(Family::Ipv4),
+        ipv6: c.family == Some(Family::Ipv6),
+        compress: c.compress,
+        remote_fcpd: c.remote_fcpd.value.clone(),
+        verbose,
     }
 }
 

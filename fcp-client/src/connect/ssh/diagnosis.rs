@@ -61,6 +61,21 @@ impl Failed<'_> {
         }
     }
 
+    /// Whether the login worked and there is no fcpd, as far as that can be told: a shell did not
+    /// find it, or only SFTP is allowed.
+    pub(super) fn has_no_fcpd(&self) -> bool {
+        match self.status.and_then(|status| status.code()) {
+            Some(126 | 127) => true,
+            // Shells of the csh family say 1; so does sshd for an account that is for SFTP only.
+            Some(1 | 2) => self.noise.trim_ascii().is_empty() || self.is_for_sftp_only(),
+            _ => false,
+        }
+    }
+
+    fn is_for_sftp_only(&self) -> bool {
+        self.noise.to_ascii_lowercase().windows(4).any(|word| word == b"sftp")
+    }
+
     fn remedy(&self) -> String {
         let host = self.host;
         format!(
@@ -113,6 +128,21 @@ mod tests {
         }
         assert!(reason(127 << 8, b"motd\n").contains("PATH"));
         assert!(reason(127 << 8, b"").contains("--via tunnel"));
+    }
+
+    #[test]
+    fn a_host_without_fcpd_is_told_from_one_that_cannot_be_reached() {
+        let is_without = |status: i32, noise: &[u8]| {
+            let status = Some(ExitStatus::from_raw(status));
+            Failed { host: "h", program: "ssh", command: "fcpd", status, noise }.has_no_fcpd()
+        };
+        assert!(is_without(127 << 8, b"motd\n") && is_without(126 << 8, b""));
+        assert!(is_without(1 << 8, b""));
+        assert!(is_without(1 << 8, b"This service allows SFTP connections only.\r\n"));
+        for status in [255 << 8, 0, 15, 9 << 8] {
+            assert!(!is_without(status, b""), "{status}");
+        }
+        assert!(!is_without(1 << 8, b"account is locked"));
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod child;
 mod command;
 mod diagnosis;
 mod further;
+pub mod logins;
 mod master;
 mod pipes;
 mod preamble;

@@ -101,6 +101,9 @@ impl Route {
     ) -> CliError {
         let (host, program) = (self.to_string(), self.program());
         let failed = Failed { host: &host, program: &program, command, status, noise };
+        if failed.has_no_fcpd() {
+            return CliError::NoFcpd { server: host.clone(), reason: failed.reason() };
+        }
         self.failed(failed.reason())
     }
 

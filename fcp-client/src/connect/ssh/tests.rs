@@ -75,7 +75,7 @@ fn place() -> Place {
 /// Why there is no session.
 fn reason(opened: Result<SshSession, CliError>) -> String {
     match opened {
-        Err(error @ CliError::Connect { .. }) => error.to_string(),
+        Err(error @ (CliError::Connect { .. } | CliError::NoFcpd { .. })) => error.to_string(),
         Err(other) => panic!("{other}"),
         Ok(_) => panic!("there is a session"),
     }
