@@ -52,7 +52,12 @@ fn line_of(event: &JobEvent, when: String) -> Option<Line<'_>> {
         JobEvent::Failed { job, file, attempts, error } => {
             Line::Failed { when, job, source: file, attempts: *attempts, error }
         }
-        _ => {
+        JobEvent::Started { .. }
+        | JobEvent::Progress { .. }
+        | JobEvent::Planned { .. }
+        | JobEvent::Planning { .. }
+        | JobEvent::Retried { .. }
+        | JobEvent::Note { .. } => {
             return None;
         }
     })
@@ -79,6 +84,7 @@ mod tests {
         audit.note(&JobEvent::Skipped {
             job: job.clone(),
             file: file.clone(),
+            class: "too young",
             why: "too young".to_owned(),
         });
         audit.note(&JobEvent::Failed {
@@ -87,9 +93,10 @@ mod tests {
             attempts: 3,
             error: "gone".to_owned(),
         });
-        audit.note(&JobEvent::Done(FileRecord {
+        audit.note(&JobEvent::Done(Box::new(FileRecord {
             when: "2026-11-20T12:00:00+01:00".to_owned(),
             job,
+            file: file.clone(),
             source: file.clone(),
             destination: "x".to_owned(),
             size: 7,
@@ -99,7 +106,7 @@ mod tests {
             seconds: 0.5,
             action: "kept".to_owned(),
             resumed: 0,
-        }));
+        })));
         let text = fs::read_to_string(dir.path().join("logs/fcp_job_A_2026.audit.jsonl")).unwrap();
         let lines: Vec<serde_json::Value> =
             text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

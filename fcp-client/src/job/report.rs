@@ -35,6 +35,8 @@ pub enum JobEvent {
 pub struct FileRecord {
     pub when: String,
     pub job: String,
+    /// Below the source's base.
+    pub file: String,
     pub source: String,
     pub destination: String,
     /// Bytes.
@@ -61,6 +63,8 @@ pub struct JobSummary {
     /// Of earlier runs, brought to their end.
     pub recovered: u64,
     pub skipped: u64,
+    /// Names in the folders that are none of the job's: other files, directories.
+    pub ignored: u64,
     /// How many were skipped for which reason.
     pub skipped_by: BTreeMap<String, u64>,
     pub failed: u64,

@@ -13,7 +13,7 @@ pub mod faulty;
 pub mod local;
 pub mod sftp;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::time::Duration;
 

@@ -1,6 +1,8 @@
 //! Every byte printed. Names are escaped, progress goes to a terminal's stderr only.
 
 pub mod exit;
+#[cfg(feature = "job")]
+pub mod job;
 mod json;
 mod progress;
 mod report;

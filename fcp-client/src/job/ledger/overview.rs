@@ -6,8 +6,8 @@ use fcp_common::private::Process;
 use rusqlite::{Connection, Row, params};
 
 use super::owner::Owner;
-use super::sqlite::{failed, open_for_reading, owner_of};
-use super::{LedgerError, rules};
+use super::sqlite::{COLUMNS, failed, open_for_reading, owner_of, record_of};
+use super::{LedgerError, Record, rules};
 
 /// The most files of each kind that are told of; the rest is counted.
 const MOST: usize = 1000;
@@ -100,6 +100,20 @@ impl Overview {
     /// The ledger cannot be read.
     pub fn job(&self, job: &str, now: i64, midnight: i64) -> Result<JobOverview, LedgerError> {
         self.read(job, now, midnight).map_err(|error| failed(&self.place, &error))
+    }
+
+    /// All lines of `job`, finished ones with them.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub fn records(&self, job: &str) -> Result<Vec<Record>, LedgerError> {
+        self.read_records(job).map_err(|error| failed(&self.place, &error))
+    }
+
+    fn read_records(&self, job: &str) -> rusqlite::Result<Vec<Record>> {
+        let sql = format!("SELECT {COLUMNS} FROM files WHERE job = ?1 AND state > 0");
+        let mut select = self.connection.prepare(&sql)?;
+        select.query_map([job], record_of)?.collect()
     }
 
     fn read(&self, job: &str, now: i64, midnight: i64) -> rusqlite::Result<JobOverview> {

@@ -139,11 +139,14 @@ impl<L: Ledger + 'static> File<'_, L> {
 
     /// Removes the source: its copy, and its zip if there is to be one, are proven.
     pub(super) async fn remove_source(&mut self) -> Result<(), Trouble> {
-        if self.is_still_there().await? {
-            match self.run.order.source.remove(&self.candidate.path).await {
-                Err(error) if error.reason == Reason::NotFound => {}
-                done => done?,
-            }
+        if !self.is_still_there().await? {
+            // Gone, or another version: looked at once more, and told as what it is.
+            self.unsure = true;
+            return Ok(());
+        }
+        match self.run.order.source.remove(&self.candidate.path).await {
+            Err(error) if error.reason == Reason::NotFound => {}
+            done => done?,
         }
         self.away = true;
         Ok(())

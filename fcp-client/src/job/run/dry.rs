@@ -10,7 +10,7 @@ use super::survey::{self, OURS};
 use super::tell::Teller;
 use super::{Listener, Order, Stop, Trouble};
 use crate::job::ledger::{Record, State};
-use crate::job::plan::{self, Candidate, Decision, Expect, Now, Planner};
+use crate::job::plan::{self, Candidate, Decision, Expect, Now, Planner, Skip};
 use crate::job::report::JobSummary;
 use crate::job::spec::{Action, ClockRule};
 use crate::location::Location;
@@ -50,8 +50,9 @@ struct Dry {
 impl Dry {
     async fn go(&self, records: &[Record]) -> Result<(), Trouble> {
         self.clock_note();
-        let known: HashMap<_, _> = records.iter().map(|one| (&one.entity, &one.state)).collect();
-        records.iter().for_each(|record| self.recovery(record));
+        let records = || records.iter().filter(|one| one.entity.place == self.order.place);
+        let known: HashMap<_, _> = records().map(|one| (&one.entity, &one.state)).collect();
+        records().for_each(|record| self.recovery(record));
         let mut planner = Planner::new(&self.order.spec);
         for folder in &self.order.folders {
             if self.stop.is_over() {
@@ -129,11 +130,10 @@ impl Dry {
             Decision::There { candidate, to } => {
                 let proving = self.order.spec.transfer.verify_integrity
                     || self.order.spec.done.action != Action::Keep;
-                let first = match proving {
-                    true => "compare with the file of this size that is there",
-                    false => "nothing: a file of this name and size is there",
-                };
-                let mut steps = vec![first.to_owned()];
+                if !proving {
+                    return self.tell.skipped(&candidate.path, &Skip::SameThere);
+                }
+                let mut steps = vec!["compare with the file of this size that is there".to_owned()];
                 steps.extend(self.after());
                 self.tell.planned(&candidate.path, &to, 0, steps);
             }

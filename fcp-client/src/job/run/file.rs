@@ -61,6 +61,8 @@ pub(super) struct File<'a, L> {
     pub(super) unsure: bool,
     /// The source went as the state says.
     pub(super) away: bool,
+    /// The source is another version by now.
+    pub(super) changed: bool,
     /// What has the temp's name is ours.
     own_temp: bool,
     written: Arc<Mutex<Vec<(Range<u64>, u128)>>>,
@@ -88,6 +90,7 @@ impl<'a, L: Ledger + 'static> File<'a, L> {
             attempts: 0,
             unsure: false,
             away: false,
+            changed: false,
             own_temp: false,
             written: Arc::default(),
             staged: None,
@@ -120,7 +123,7 @@ impl<'a, L: Ledger + 'static> File<'a, L> {
             let Trouble::Location(error) = &trouble else { return self.give_up(trouble).await };
             let first = *since.get_or_insert_with(Instant::now);
             self.unsure = true;
-            let again = error.is_transient() || self.is_worth_a_try(error);
+            let again = error.is_transient() || self.is_worth_a_try(error).await;
             if !again || self.attempts >= max || self.run.stop.is_over() {
                 if error.is_transient() && self.run.breaker.exhausted(first, error) {
                     let text =
@@ -167,6 +170,7 @@ impl<'a, L: Ledger + 'static> File<'a, L> {
         if self.unsure {
             let look = self.look().await?;
             let next = recover::next(&self.state, after, look);
+            self.changed = look.source == Seen::Other;
             // From here on we know what is there.
             self.unsure = false;
             return Ok(next);
@@ -436,8 +440,14 @@ impl<'a, L: Ledger + 'static> File<'a, L> {
 
     /// Whether a permanent failure may be none: a folder that was removed under us, a copy that
     /// reads back differently.
-    fn is_worth_a_try(&self, error: &LocationError) -> bool {
+    async fn is_worth_a_try(&self, error: &LocationError) -> bool {
         let there = error.place == self.run.order.destination.name();
+        if there
+            && error.reason == Reason::NotFound
+            && let Some((dir, _)) = self.final_name().split_last()
+        {
+            self.run.unmade(Side::Destination, &dir).await;
+        }
         there && matches!(error.reason, Reason::NotFound | Reason::Changed)
     }
 
@@ -447,6 +457,7 @@ impl<'a, L: Ledger + 'static> File<'a, L> {
         End::Done(Box::new(FileRecord {
             when: jiff::Timestamp::now().to_string(),
             job: self.run.spec().key.clone(),
+            file: self.candidate.path.to_string(),
             source: format!("{}: {}", self.run.order.source.name(), self.candidate.path),
             destination: format!("{}: {}", self.run.order.destination.name(), self.final_name()),
             size: self.candidate.meta.size,
@@ -604,12 +615,13 @@ impl<L: Ledger + 'static> File<'_, L> {
         let action = match (left, moved) {
             (Left::Kept, _) => "kept".to_owned(),
             (Left::KeptUnproven, _) => "kept: its copy is not there to be proven".to_owned(),
+            (Left::Away, _) if self.changed => "kept: it changed after it was copied".to_owned(),
             (Left::Away, Some(Some(moved))) if self.run.spec().done.zip => {
                 format!("zipped to {moved}")
             }
             (Left::Away, Some(Some(moved))) => format!("moved to {moved}"),
             (Left::Away, Some(None)) => "deleted".to_owned(),
-            (Left::Away, None) => "gone or changed before it was put away".to_owned(),
+            (Left::Away, None) => "gone before it was put away".to_owned(),
         };
         let (to, hash) = (self.final_name().clone(), self.hash());
         self.record(State::Finished { to, hash, action: action.clone() }).await?;

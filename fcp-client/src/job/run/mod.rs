@@ -7,7 +7,9 @@
 mod after;
 mod content;
 mod dry;
+mod ends;
 mod file;
+pub mod hooks;
 mod publish;
 mod recovery;
 mod retry;
@@ -16,6 +18,8 @@ mod survey;
 mod tell;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::support as bench;
 mod work;
 mod zip;
 
@@ -27,6 +31,8 @@ use fcp_proto::meta::Timestamp;
 use fcp_proto::path::RelPath;
 
 pub use dry::dry_run;
+pub use ends::{Unreached, connect};
+pub(crate) use retry::random;
 pub use stop::{Halt, Stop};
 pub use tell::Listener;
 
@@ -110,7 +116,7 @@ fn summary(tell: &Teller, stop: &Stop, began: Instant) -> JobSummary {
         }
         Some(Halt::Broken(text)) => {
             summary.error = Some(text);
-            23
+            11
         }
     };
     summary
@@ -188,9 +194,9 @@ impl<L: Ledger + 'static> Run<L> {
             Trouble::Location(error) if error.is_transient() => {
                 self.stop.halt(Halt::Dead(error.to_string()));
             }
-            Trouble::Location(error) => self.stop.halt(Halt::Broken(error.to_string())),
+            Trouble::Location(error) => self.tell.failed(&RelPath::root(), 1, &error.to_string()),
             Trouble::Ledger(error) => self.stop.halt(Halt::Broken(error.to_string())),
-            Trouble::Failed(text) => self.stop.halt(Halt::Broken(text)),
+            Trouble::Failed(text) => self.tell.failed(&RelPath::root(), 1, &text),
             Trouble::Skip(_) | Trouble::Halted => {}
         }
     }

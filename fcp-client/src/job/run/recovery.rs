@@ -40,7 +40,7 @@ pub(super) async fn recover<L: Ledger + 'static>(
             }
         });
     }
-    while tasks.join_next().await.is_some() {}
+    work::bury(run, &mut tasks).await;
     Ok(handled)
 }
 

@@ -23,7 +23,7 @@ pub(super) fn delay(base: Duration, attempt: u32, random: u32) -> Duration {
 }
 
 /// Random bits, for names and waits.
-pub(super) fn random() -> u32 {
+pub(crate) fn random() -> u32 {
     let mut bytes = [0; 4];
     let filled = getrandom(&mut bytes, GetRandomFlags::empty()).unwrap_or(0);
     // Without a random source the time does: nothing here is a secret.

@@ -72,7 +72,6 @@ pub(super) fn folder_listing(
     match error.reason {
         Reason::NotFound => {
             tell.count(|totals| totals.missing_folders.push(folder.to_string()));
-            tell.note(format!("the folder {folder} is not there"));
         }
         Reason::NotDirectory => {
             tell.note(format!("{folder} is no folder, or a link to one; links are not followed"));
@@ -112,21 +111,39 @@ async fn ripen<L: Ledger + 'static>(
     let clock = clock(run, &folder.folder.clone()).await?;
     let now = Now { ours: now(), clock };
     for folder in found {
-        let mut ripe = Vec::new();
-        for one in std::mem::take(&mut folder.candidates) {
-            let measured = matches!(clock, Clock::Skew { .. }) && one.meta.mtime.is_some();
-            let seen = match measured || is_done(&one) {
-                true => None,
-                false => Some(run.ledger.first_seen(&run.entity(&one.path, &one.meta)).await?),
-            };
-            match plan::ripe(&one.meta, now, min, seen) {
-                Some(why) if !is_done(&one) => run.tell.skipped(&one.path, &why),
-                _ => ripe.push(one),
+        let measured =
+            |one: &Candidate| matches!(clock, Clock::Skew { .. }) && one.meta.mtime.is_some();
+        let unmeasured = folder.candidates.iter().filter(|one| !measured(one) && !is_done(one));
+        let seen = first_seen(run, unmeasured).await?;
+        folder.candidates.retain(|one| {
+            match plan::ripe(&one.meta, now, min, seen.get(&one.path).copied()) {
+                Some(why) if !is_done(one) => run.tell.skipped(&one.path, &why),
+                _ => return true,
             }
-        }
-        folder.candidates = ripe;
+            false
+        });
     }
     Ok(())
+}
+
+/// When these were first seen, which is now for those that never were. All are asked at once: each
+/// answer waits for the disk.
+async fn first_seen<L: Ledger + 'static>(
+    run: &Run<L>,
+    files: impl Iterator<Item = &Candidate>,
+) -> Result<HashMap<RelPath, i64>, Trouble> {
+    let mut asked = tokio::task::JoinSet::new();
+    for one in files {
+        let (ledger, path) = (Arc::clone(&run.ledger), one.path.clone());
+        let entity = run.entity(&one.path, &one.meta);
+        asked.spawn(async move { ledger.first_seen(&entity).await.map(|seen| (path, seen)) });
+    }
+    let mut seen = HashMap::new();
+    while let Some(answer) = asked.join_next().await {
+        let Ok(answer) = answer else { continue };
+        seen.extend([answer?]);
+    }
+    Ok(seen)
 }
 
 async fn clock<L: Ledger + 'static>(run: &Run<L>, folder: &RelPath) -> Result<Clock, Trouble> {

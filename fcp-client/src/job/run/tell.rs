@@ -83,10 +83,14 @@ impl Teller {
         if why.is_failure() {
             return self.failed(file, 0, &why.to_string());
         }
-        self.count(|totals| {
-            totals.skipped += 1;
-            *totals.skipped_by.entry(why.class().to_owned()).or_default() += 1;
-        });
+        if why.is_foreign() {
+            self.count(|totals| totals.ignored += 1);
+        } else {
+            self.count(|totals| {
+                totals.skipped += 1;
+                *totals.skipped_by.entry(why.class().to_owned()).or_default() += 1;
+            });
+        }
         // What is no file of the job at all is counted, and told by dry runs only.
         if why.is_foreign() && !self.totals(|totals| totals.dry_run) {
             return;

@@ -78,7 +78,20 @@ pub(super) async fn work<L: Ledger + 'static>(run: &Arc<Run<L>>, decisions: Vec<
         let run = Arc::clone(run);
         tasks.spawn(async move { one(&run, decision, &share).await });
     }
-    while tasks.join_next().await.is_some() {}
+    bury(run, &mut tasks).await;
+}
+
+/// Waits for what still runs. A task that ended by a mistake of ours is a failure, not silence.
+pub(super) async fn bury<L>(run: &Run<L>, tasks: &mut JoinSet<()>) {
+    while let Some(ended) = tasks.join_next().await {
+        told_end(run, ended);
+    }
+}
+
+fn told_end<L>(run: &Run<L>, ended: Result<(), tokio::task::JoinError>) {
+    if let Err(why) = ended {
+        run.tell.failed(&RelPath::root(), 1, &format!("a file's work broke off, a bug: {why}"));
+    }
 }
 
 /// Waits for a worker, unless the run ends first; buries tasks meanwhile.
@@ -88,7 +101,9 @@ pub(super) async fn claim_share<L: Ledger + 'static>(
     size: u64,
     tasks: &mut JoinSet<()>,
 ) -> Option<Share> {
-    while tasks.try_join_next().is_some() {}
+    while let Some(ended) = tasks.try_join_next() {
+        told_end(run, ended);
+    }
     if run.stop.is_over() {
         return None;
     }

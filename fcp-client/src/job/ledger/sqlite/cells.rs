@@ -7,7 +7,7 @@ use super::schema::refusal;
 use crate::job::ledger::{Entity, Record, State, rules};
 
 /// The columns that [`record_of`] reads, in its order.
-pub(super) const COLUMNS: &str = "id, job, place, path, size, mtime, nanos, state, temp, target, \
+pub(in crate::job::ledger) const COLUMNS: &str = "id, job, place, path, size, mtime, nanos, state, temp, target, \
      hash, moved, action, changed, attempts, error";
 
 /// What a state is in a row.

@@ -25,6 +25,7 @@ use fcp_proto::path::RelPath;
 use super::{Book, Claim, Entity, Hold, Ledger, LedgerError, Record, State};
 use crate::job::report::JobSummary;
 use actor::Actor;
+pub(super) use cells::{COLUMNS, record_of};
 pub(super) use runs::owner_of;
 pub(super) use schema::{failed, open_for_reading};
 

@@ -83,7 +83,7 @@ fn bench(action: Action, zip: bool, takes: bool) -> Bench {
 /// Runs until the program "dies" or the run ends.
 async fn run_until_death(bench: &Bench) {
     let faults = bench.faults.clone().unwrap();
-    let run = run_job(bench.order(), &bench.book, bench.listener(), &bench.stop);
+    let run = run_job(bench.order().await, &bench.book, bench.listener(), &bench.stop);
     let run = tokio::time::timeout(Duration::from_secs(60), run);
     tokio::select! {
         ended = run => drop(ended.expect("a run ends")),

@@ -2,4 +2,5 @@
 
 mod faults;
 mod life;
-mod support;
+mod sftp;
+pub(crate) mod support;

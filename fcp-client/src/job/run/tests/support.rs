@@ -14,13 +14,16 @@ use crate::job::spec::{Action, ClockRule, Done, End, JobSpec, Layout, Overwrite,
 use crate::location::Location;
 use crate::location::faulty::{Faults, Faulty};
 use crate::location::local::Local;
+use crate::location::tests::support as tests;
 
-pub(super) struct Bench {
+pub(crate) struct Bench {
     pub(super) dir: tempfile::TempDir,
     pub(super) spec: JobSpec,
     pub(super) book: MemBook,
     pub(super) folders: Vec<RelPath>,
     pub(super) faults: Option<Arc<Faults>>,
+    /// Which ends are behind an SFTP server.
+    pub(super) far: (bool, bool),
     pub(super) events: Arc<Mutex<Vec<JobEvent>>>,
     pub(super) stop: Stop,
 }
@@ -38,6 +41,7 @@ impl Bench {
             book: MemBook::default(),
             folders: vec![RelPath::root()],
             faults: None,
+            far: (false, false),
             events: Arc::default(),
             stop: Stop::new(),
         }
@@ -80,19 +84,26 @@ impl Bench {
         names
     }
 
-    pub(super) fn order(&self) -> Order {
-        let place = |path: &Path| {
-            let local = Location::Local(Local::new(path).unwrap());
-            match &self.faults {
-                Some(faults) => Faulty::over(local, faults),
-                None => local,
+    async fn place(&self, path: &Path, far: bool) -> Location {
+        let place = match far {
+            false => Location::Local(Local::new(path).unwrap()),
+            true => {
+                let base = path.as_os_str().as_encoded_bytes();
+                Location::Sftp(tests::sftp(base, "", true).await.unwrap())
             }
         };
+        match &self.faults {
+            Some(faults) => Faulty::over(place, faults),
+            None => place,
+        }
+    }
+
+    pub(super) async fn order(&self) -> Order {
         Order {
             spec: self.spec.clone(),
             place: "file:///in".to_owned(),
-            source: place(&self.source()),
-            destination: place(&self.destination()),
+            source: self.place(&self.source(), self.far.0).await,
+            destination: self.place(&self.destination(), self.far.1).await,
             folders: self.folders.clone(),
             year: None,
         }
@@ -105,7 +116,7 @@ impl Bench {
 
     pub(super) async fn run(&self) -> JobSummary {
         self.events.lock().unwrap().clear();
-        let run = run_job(self.order(), &self.book, self.listener(), &self.stop);
+        let run = run_job(self.order().await, &self.book, self.listener(), &self.stop);
         tokio::time::timeout(Duration::from_secs(60), run).await.expect("a run ends")
     }
 
@@ -123,9 +134,7 @@ impl Bench {
     pub(super) fn action_of(&self, name: &str) -> String {
         let events = self.events.lock().unwrap();
         let found = events.iter().find_map(|event| match event {
-            JobEvent::Done(record) if record.source.ends_with(&format!(": {name}")) => {
-                Some(record.action.clone())
-            }
+            JobEvent::Done(record) if record.file == name => Some(record.action.clone()),
             _ => None,
         });
         found.unwrap_or_default()
@@ -158,7 +167,7 @@ pub(super) fn unzip(bytes: &[u8]) -> Option<(String, Vec<u8>)> {
     Some((name, content))
 }
 
-pub(super) fn spec(source: &Path, destination: &Path) -> JobSpec {
+pub(crate) fn spec(source: &Path, destination: &Path) -> JobSpec {
     JobSpec {
         key: "JOB".to_owned(),
         name: "JOB".to_owned(),

@@ -1,0 +1,103 @@
+//! `on_success` and `on_failure`: a command of the shell that is told the summary.
+
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use crate::job::report::JobSummary;
+use crate::job::spec::JobSpec;
+
+/// How long a hook may take.
+const PATIENCE: Duration = Duration::from_secs(5 * 60);
+/// How often we look whether it has ended.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Runs the hook for this end of a job, if it has one, with the summary as JSON on its standard
+/// input; its output goes to our stderr. Blocks until it ends, five minutes at most.
+///
+/// # Errors
+/// In words: it cannot be started, fails, or takes too long. What the job did stays done.
+pub fn run(spec: &JobSpec, summary: &JobSummary) -> Result<(), String> {
+    let (key, command) = match summary.exit_code {
+        0 => ("on_success", &spec.on_success),
+        _ => ("on_failure", &spec.on_failure),
+    };
+    let Some(command) = command else { return Ok(()) };
+    let json = serde_json::to_string(summary).unwrap_or_default();
+    run_within(command, &json, PATIENCE).map_err(|why| format!("{key}: {why}"))
+}
+
+fn run_within(command: &str, input: &str, patience: Duration) -> Result<(), String> {
+    let child = Command::new("/bin/sh")
+        .args(["-c", command])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::from(std::io::stderr()))
+        // A group of its own, so that what it starts ends with it.
+        .process_group(0)
+        .spawn();
+    let mut child = child.map_err(|why| format!("the command cannot be started: {why}"))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        let input = input.to_owned();
+        // It may read nothing, and a pipe holds only so much. The thread ends with the pipe.
+        let _ = std::thread::Builder::new().name("hook".to_owned()).spawn(move || {
+            let _ = writeln!(stdin, "{input}");
+        });
+    }
+    match wait(&mut child, patience)? {
+        status if status.success() => Ok(()),
+        status => Err(format!("the command failed ({status})")),
+    }
+}
+
+fn wait(child: &mut Child, patience: Duration) -> Result<ExitStatus, String> {
+    let until = Instant::now() + patience;
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) => return Ok(status),
+            Ok(None) if Instant::now() < until => std::thread::sleep(LOOK),
+            Ok(None) => {
+                end(child);
+                return Err(format!("it took longer than {} s and was ended", patience.as_secs()));
+            }
+            Err(why) => return Err(format!("nothing is known of the command: {why}")),
+        }
+    }
+}
+
+fn end(child: &mut Child) {
+    let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    if let Some(group) = group {
+        let _ = kill_process_group(group, Signal::KILL);
+    }
+    let _ = child.wait();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hook_reads_the_summary() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("told");
+        let command = format!("cat > {}", file.display());
+        let large = "x".repeat(1 << 20);
+        run_within(&command, &large, PATIENCE).unwrap();
+        assert_eq!(std::fs::read_to_string(file).unwrap().trim_end(), large);
+    }
+
+    #[test]
+    fn a_hook_that_fails_or_stays_is_told() {
+        let error = run_within("exit 3", "{}", PATIENCE).unwrap_err();
+        assert!(error.contains('3'), "{error}");
+        let began = Instant::now();
+        let error = run_within("sleep 100 & sleep 100", "{}", Duration::from_millis(50));
+        assert!(error.unwrap_err().contains("was ended"));
+        assert!(began.elapsed() < Duration::from_secs(10));
+        // One that reads nothing does not hold us up.
+        run_within("true", &"x".repeat(1 << 20), PATIENCE).unwrap();
+    }
+}
