@@ -1,6 +1,7 @@
 //! Logging in for SFTP, by the system's ssh: what the user can reach with ssh is reached here.
 
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::{io, mem};
@@ -23,6 +24,9 @@ use crate::target::Server;
 /// Logins at one host, where nobody says how many: each brings a window and a core.
 const CONNECTIONS: u16 = 4;
 
+/// What sshd says where an account may not run commands.
+const SFTP_ONLY: &[u8] = b"This service allows sftp connections only";
+
 /// Logs in at a server.
 ///
 /// # Errors
@@ -38,7 +42,8 @@ pub(super) async fn login(
     let place = Place { user: user.clone(), host: host.clone(), port: *port };
     let options = ssh_options(config, verbose);
     let logins = off(move || SftpLogins::new(&place, &options)).await?;
-    let dialer = Arc::new(Dialer { logins: Arc::new(logins), failed: Mutex::default() });
+    let commands = Arc::new(AtomicBool::new(true));
+    let dialer = Arc::new(Dialer { logins: Arc::new(logins), failed: Mutex::default(), commands });
     let connections = config.connections.value.unwrap_or(CONNECTIONS).into();
     let name = dialer.name();
     let opener = {
@@ -61,6 +66,8 @@ struct Dialer {
     logins: Arc<SftpLogins>,
     /// Why the first login failed: it is not tried again.
     failed: Mutex<Option<CliError>>,
+    /// No command was refused so far.
+    commands: Arc<AtomicBool>,
 }
 
 impl Dialer {
@@ -77,11 +84,12 @@ impl Dialer {
         format!("sftp {}", self.logins.name())
     }
 
-    async fn dial(&self) -> Result<Connection> {
+    async fn dial(self: &Arc<Self>) -> Result<Connection> {
         let stream = Mutex::new(Some(self.stream().await?));
         let refused = self.error(Reason::Busy, "each connection has one session");
-        let stopped = self.error(Reason::Unsupported, "no commands are run");
-        Ok(Connection::new(&self.name(), One { stream, refused, stopped }))
+        let stopped = self.error(Reason::Unsupported, "it runs no commands for this account");
+        let (logins, commands) = (Arc::clone(&self.logins), Arc::clone(&self.commands));
+        Ok(Connection::new(&self.name(), One { logins, stream, refused, stopped, commands }))
     }
 
     async fn stream(&self) -> Result<Stream> {
@@ -105,6 +113,8 @@ impl Dialer {
 
 /// A connection that is one stream.
 struct One {
+    logins: Arc<SftpLogins>,
+    commands: Arc<AtomicBool>,
     stream: Mutex<Option<Stream>>,
     refused: LocationError,
     stopped: LocationError,
@@ -116,8 +126,20 @@ impl Link for One {
         Box::pin(async move { stream.ok_or_else(|| self.refused.clone()) })
     }
 
-    fn exec<'a>(&'a self, _: &'a [u8], _: usize) -> Future<'a, Result<Output>> {
-        Box::pin(async { Err(self.stopped.clone()) })
+    fn exec<'a>(&'a self, command: &'a [u8], limit: usize) -> Future<'a, Result<Output>> {
+        let (logins, command) = (Arc::clone(&self.logins), command.to_vec());
+        Box::pin(async move {
+            let ran = off(move || logins.exec(&command, limit)).await;
+            match ran {
+                Ok(Ok((status, stdout))) if !stdout.starts_with(SFTP_ONLY) => {
+                    Ok(Output { status: status.and_then(|code| u32::try_from(code).ok()), stdout })
+                }
+                _ => {
+                    self.commands.store(false, Ordering::Relaxed);
+                    Err(self.stopped.clone())
+                }
+            }
+        })
     }
 
     fn explain(&self, error: LocationError) -> Future<'_, LocationError> {
@@ -125,7 +147,7 @@ impl Link for One {
     }
 
     fn has_exec(&self) -> bool {
-        false
+        self.commands.load(Ordering::Relaxed)
     }
 
     fn max_channels(&self) -> usize {

@@ -9,6 +9,8 @@ mod dial;
 mod ends;
 mod finish;
 mod host;
+#[cfg(test)]
+mod hostile;
 mod journal;
 mod limits;
 mod plan;

@@ -15,7 +15,7 @@ use super::*;
 
 /// What was told, in lines.
 #[derive(Default)]
-struct Told(Mutex<Vec<String>>);
+pub(super) struct Told(Mutex<Vec<String>>);
 
 impl Report for Told {
     fn entry(&self, entry: EntryReport) {
@@ -34,6 +34,10 @@ impl Report for Told {
 }
 
 impl Told {
+    pub(super) fn lines(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+
     fn put(&self, line: String) {
         self.0.lock().unwrap().push(line);
     }
@@ -123,9 +127,9 @@ fn a_dry_run_says_the_same_and_touches_nothing() {
     fs::write(src.join("one"), "other").unwrap();
     fs::remove_file(dst.join("src/link")).unwrap();
     fs::write(dst.join("src/link"), "in the way").unwrap();
-    let before = fs::metadata(&dst.join("src")).unwrap().mtime_nsec();
+    let before = fs::metadata(dst.join("src")).unwrap().mtime_nsec();
     let (_, would) = copy(&["-n"], &[&src], to);
-    assert_eq!(fs::metadata(&dst.join("src")).unwrap().mtime_nsec(), before);
+    assert_eq!(fs::metadata(dst.join("src")).unwrap().mtime_nsec(), before);
     let (_, did) = copy(&[], &[&src], to);
     assert_eq!(would, did);
     assert_agrees(&src, &dst.join("src"));

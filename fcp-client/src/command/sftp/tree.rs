@@ -69,6 +69,8 @@ pub(super) struct Work {
     pub(super) to: RelPath,
     pub(super) dir: Arc<Dir>,
     pub(super) meta: Meta,
+    /// What has its name.
+    pub(super) there: Option<Meta>,
     pub(super) step: Step,
     /// What an earlier run has of it.
     pub(super) partial: Option<Partial>,
@@ -395,7 +397,7 @@ impl Shared {
             }
             step => {
                 let partial = self.partial(&root, &from, &to, &meta, &step);
-                let work = Work { root, from, to, dir, meta, step, partial };
+                let work = Work { root, from, to, dir, meta, there, step, partial };
                 // Whoever does the work is gone only when all is over.
                 let _ = works.send(work).await;
             }

@@ -34,6 +34,8 @@ const LARGE: u64 = 16 << 20;
 const RANGE: u64 = 8 << 20;
 /// Ranges of one file at a time.
 const RANGES: usize = 4;
+/// From so many bytes on a host is asked for a digest before the content is.
+const WORTH_ASKING: u64 = 1 << 20;
 /// How often a file is begun when its source changes or the connection breaks.
 const TRIES: u32 = 3;
 /// How long to wait before a connection is tried again, for each time that it failed.
@@ -90,7 +92,7 @@ impl Shared {
                         false => self.touch(to, work, *meta).await,
                     };
                 }
-                let whole = self.whole_meta(work, to).await?;
+                let whole = self.whole_meta(work);
                 self.copy(to, work, whole, true).await
             }
             Step::Copy { meta, replaces } => self.copy(to, work, *meta, *replaces).await,
@@ -107,12 +109,11 @@ impl Shared {
     }
 
     /// What a copy is to have that takes the place of a file of other content.
-    async fn whole_meta(&self, work: &Work, to: &Location) -> Result<SetMeta> {
-        let there = to.stat(&work.to).await?;
-        let longer = there.map(|there| Meta { size: there.size.wrapping_add(1), ..there });
-        match self.rules.step(&Meta { size: 0, ..work.meta }, longer.as_ref()) {
-            Step::Copy { meta, .. } => Ok(meta),
-            _ => Ok(SetMeta { mode: work.meta.mode, mtime: work.meta.mtime }),
+    fn whole_meta(&self, work: &Work) -> SetMeta {
+        let longer = work.there.map(|there| Meta { size: there.size.wrapping_add(1), ..there });
+        match self.rules.step(&work.meta, longer.as_ref()) {
+            Step::Copy { meta, .. } => meta,
+            _ => SetMeta { mode: work.meta.mode, mtime: self.rules.kept_time(&work.meta) },
         }
     }
 
@@ -128,8 +129,9 @@ impl Shared {
             return Ok(outcome);
         }
         let mut at = self.begin(work, work.meta, work.partial.clone());
+        let mut seen = work.there;
         for again in 1.. {
-            let error = match self.attempt(to, work, &at, meta).await {
+            let error = match self.attempt(to, work, &at, meta, seen).await {
                 Ok(()) => return Ok(outcome),
                 Err(error) if again >= TRIES || self.tell.is_over() => return Err(error),
                 Err(error) => error,
@@ -143,6 +145,8 @@ impl Shared {
                 reason if reason.is_transient() => {
                     tokio::time::sleep(PAUSE * again).await;
                     at = self.go_on(work, at);
+                    // It may be the last try itself that has the name by now.
+                    seen = to.stat(&work.to).await?;
                 }
                 _ => return Err(error),
             }
@@ -180,12 +184,9 @@ impl Shared {
         work: &Work,
         at: &Attempt,
         meta: SetMeta,
+        seen: Option<Meta>,
     ) -> Result<()> {
         let meta = SetMeta { mtime: self.rules.kept_time(&at.listed), ..meta };
-        let seen = match work.step {
-            Step::Copy { replaces: false, .. } => None,
-            _ => to.stat(&work.to).await?,
-        };
         let staged = match self.stage(to, work, at, meta).await {
             Ok(staged) => staged,
             Err(error) => return Err(self.not_staged(to, &at.temp, error).await),
@@ -329,8 +330,10 @@ async fn is_same(work: &Work, to: &Location) -> Result<bool> {
 }
 
 async fn digest(at: &Location, path: &RelPath, size: u64) -> Result<Vec<u8>> {
-    if let Some(Digest { kind: DigestKind::Sha256, bytes, .. }) =
-        at.digest(path, &[DigestKind::Sha256]).await?
+    // For a small file a command costs more than its content.
+    if size >= WORTH_ASKING
+        && let Some(Digest { kind: DigestKind::Sha256, bytes, .. }) =
+            at.digest(path, &[DigestKind::Sha256]).await?
     {
         return Ok(bytes);
     }
