@@ -19,10 +19,12 @@ use crate::location::sftp::SftpOptions;
 use crate::location::sftp::dial::{Connection, Future, Link, Output, Stream};
 use crate::location::sftp::pool::{Pool, PoolOptions};
 use crate::location::{LocationError, Op, Reason, Result};
-use crate::target::Server;
+use crate::target::{self, Server};
 
 /// Logins at one host, where nobody says how many: each brings a window and a core.
 const CONNECTIONS: u16 = 4;
+/// On this machine there are no windows to wait for.
+const ON_LOOPBACK: u16 = 2;
 
 /// What sshd says where an account may not run commands.
 const SFTP_ONLY: &[u8] = b"This service allows sftp connections only";
@@ -44,7 +46,9 @@ pub(super) async fn login(
     let logins = off(move || SftpLogins::new(&place, &options)).await?;
     let commands = Arc::new(AtomicBool::new(true));
     let dialer = Arc::new(Dialer { logins: Arc::new(logins), failed: Mutex::default(), commands });
-    let connections = config.connections.value.unwrap_or(CONNECTIONS).into();
+    let near = target::loopback(dialer.logins.hostname(), 1).is_some();
+    let usual = if near { ON_LOOPBACK } else { CONNECTIONS };
+    let most = usize::from(config.connections.value.unwrap_or(usual));
     let name = dialer.name();
     let opener = {
         let dialer = Arc::clone(&dialer);
@@ -53,12 +57,14 @@ pub(super) async fn login(
             Box::pin(async move { dialer.dial().await })
         }
     };
-    let limits = PoolOptions { max_connections: connections, max_channels: 1 };
+    // More where somebody says so, else once they are worth their logins.
+    let first = config.connections.value.map_or(1, usize::from);
+    let limits = PoolOptions { max_connections: first, max_channels: 1 };
     let pool = Pool::over(Box::new(opener), limits);
     // Now, while nothing else is said, as it may ask the user.
     pool.share().await.map_err(|error| dialer.why().unwrap_or(CliError::Place(error)))?;
-    let options = SftpOptions { pool: limits, lanes: connections, make_base: false };
-    Ok(Host::There(Remote { pool, name, options }))
+    let options = SftpOptions { pool: limits, lanes: most, make_base: false };
+    Ok(Host::There(Remote { pool, name, options, most }))
 }
 
 /// Opens the streams of one host.

@@ -8,7 +8,9 @@ use crate::location::LocationError;
 use crate::location::sftp::SftpOptions;
 use crate::location::sftp::dial::{Connection, Future, Link, Output, Stream};
 use crate::location::sftp::pool::{Pool, PoolOptions};
-use crate::location::sftp::wire::{Attrs, Extensions, NameEntry, Reply, Request, StatusCode, frame};
+use crate::location::sftp::wire::{
+    Attrs, Extensions, NameEntry, Reply, Request, StatusCode, frame,
+};
 
 /// Says of every directory that it has these names, one of them a directory and one a link.
 const NAMES: [&[u8]; 9] =
@@ -23,11 +25,7 @@ impl Link for Evil {
         let (reader, writer) = tokio::io::split(ours);
         Box::pin(async { Ok(Stream { reader: Box::new(reader), writer: Box::new(writer) }) })
     }
-    fn exec<'a>(
-        &'a self,
-        _: &'a [u8],
-        _: usize,
-    ) -> Future<'a, crate::location::Result<Output>> {
+    fn exec<'a>(&'a self, _: &'a [u8], _: usize) -> Future<'a, crate::location::Result<Output>> {
         Box::pin(async { Ok(Output { status: Some(1), stdout: Vec::new() }) })
     }
     fn explain(&self, error: LocationError) -> Future<'_, LocationError> {
@@ -67,16 +65,20 @@ fn attrs_of(path: &[u8]) -> Attrs {
         Some(b"link") => 0o120_777,
         _ => 0o040_755,
     };
-    Attrs { size: Some(4), permissions: Some(kind), times: Some((1_000, 1_000)), ..Attrs::default() }
+    Attrs {
+        size: Some(4),
+        permissions: Some(kind),
+        times: Some((1_000, 1_000)),
+        ..Attrs::default()
+    }
 }
 
 fn answer(request: Request<'_>, listed: &mut bool) -> Reply {
     let status = |code| Reply::Status { code, message: Bytes::from_static(b"so it is") };
-    let name = |name: &[u8]| NameEntry { name: Bytes::copy_from_slice(name), attrs: attrs_of(name) };
+    let name =
+        |name: &[u8]| NameEntry { name: Bytes::copy_from_slice(name), attrs: attrs_of(name) };
     match request {
-        Request::Init { .. } => {
-            Reply::Version { version: 3, extensions: Extensions::default() }
-        }
+        Request::Init { .. } => Reply::Version { version: 3, extensions: Extensions::default() },
         Request::Realpath { .. } => Reply::Name(vec![name(b"/srv/dir")]),
         Request::Stat { path } | Request::Lstat { path } => Reply::Attrs(attrs_of(path)),
         Request::Fstat { .. } => Reply::Attrs(attrs_of(b"fine")),
@@ -108,6 +110,7 @@ async fn pull(sources: &[&str], destination: &std::path::Path, tell: Tell) -> Su
         pool: Pool::over(Box::new(opener), limits),
         name: "sftp evil".to_owned(),
         options: SftpOptions { pool: limits, lanes: 1, make_base: false },
+        most: 1,
     };
     let copy = Copy {
         options: &TransferOptions::default(),

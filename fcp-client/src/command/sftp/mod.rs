@@ -1,7 +1,7 @@
 //! push, pull and copies over SFTP, for hosts that have sshd and no fcpd.
 //!
 //! [`sources`] and `destination` say what operands name, [`tree`] walks both sides, `plan` decides
-//! about each entry, [`work`] copies, `finish` ends; `journal` is what a cut run leaves for the
+//! about each entry, [`work`] copies, `ramp` asks for more connections, `finish` ends; `journal` is what a cut run leaves for the
 //! next one. What a user sees is what our own sessions show.
 
 mod destination;
@@ -14,6 +14,7 @@ mod hostile;
 mod journal;
 mod limits;
 mod plan;
+mod ramp;
 mod sources;
 mod tell;
 #[cfg(test)]
@@ -27,7 +28,7 @@ use fcp_common::fs::umask;
 use fcp_common::select::RuleSet;
 use fcp_common::select::operand::has_magic;
 use fcp_proto::packet::Summary;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use self::destination::Wanted;
 use self::host::Host;
@@ -66,7 +67,18 @@ impl Copy<'_> {
         }
         let run = Arc::new(self.prepare(&roots, tell).await?);
         let (works, todo) = mpsc::channel(WAITING);
-        tokio::join!(tree::walk(&run, roots, works), work::work(&run, todo));
+        let places = Arc::new(Semaphore::new(work::FILES));
+        let copying = async {
+            tokio::join!(tree::walk(&run, roots, works), work::work(&run, todo, &places));
+        };
+        let ramping = async {
+            ramp::ramp(&run.tell.counters, [&self.from, &self.to], &places).await;
+            std::future::pending().await
+        };
+        tokio::select! {
+            () = copying => {}
+            () = ramping => {}
+        }
         run.tell.counters.walked.store(1, std::sync::atomic::Ordering::Relaxed);
         if !run.tell.is_over() {
             finish::finish(&run).await;

@@ -23,7 +23,7 @@ use crate::location::{
 };
 
 /// Files on their way at a time: small ones cost round trips, not bytes.
-const FILES: usize = 64;
+pub(super) const FILES: usize = 64;
 /// Of these a file takes one for each so many bytes, so that large ones are few.
 const WEIGHT: u64 = 1 << 20;
 /// The most that one file takes.
@@ -42,8 +42,11 @@ const TRIES: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Does all that comes until there is no more.
-pub(super) async fn work(run: &Arc<Shared>, mut works: mpsc::Receiver<Work>) {
-    let places = Arc::new(Semaphore::new(FILES));
+pub(super) async fn work(
+    run: &Arc<Shared>,
+    mut works: mpsc::Receiver<Work>,
+    places: &Arc<Semaphore>,
+) {
     let mut tasks = JoinSet::new();
     while let Some(work) = works.recv().await {
         if run.tell.is_over() {
@@ -52,7 +55,7 @@ pub(super) async fn work(run: &Arc<Shared>, mut works: mpsc::Receiver<Work>) {
         let weight = (work.meta.size / WEIGHT).clamp(1, HEAVIEST);
         let weight = u32::try_from(weight).unwrap_or(1);
         // It is never closed.
-        let Ok(place) = Arc::clone(&places).acquire_many_owned(weight).await else { return };
+        let Ok(place) = Arc::clone(places).acquire_many_owned(weight).await else { return };
         let run = Arc::clone(run);
         tasks.spawn(async move {
             run.one(work).await;

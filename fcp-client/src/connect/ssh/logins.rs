@@ -75,6 +75,12 @@ impl SftpLogins {
         self.route.to_string()
     }
 
+    /// Where ssh would connect to, as far as it tells.
+    pub fn hostname(&self) -> &str {
+        let facts = self.route.facts.as_ref();
+        facts.map_or(self.route.place.host.as_str(), |facts| &facts.hostname)
+    }
+
     /// Opens a stream; blocks for as long as a login takes, the first with the user's typing.
     ///
     /// # Errors

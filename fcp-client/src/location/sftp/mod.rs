@@ -239,12 +239,7 @@ impl Sftp {
 
     /// A name, and the session that has least to do.
     async fn spot<'a>(&'a self, path: &'a RelPath) -> Result<Spot<'a>> {
-        Ok(Spot {
-            sftp: self,
-            path,
-            full: self.full(path),
-            lease: self.inner.pool.share().await?,
-        })
+        Ok(Spot { sftp: self, path, full: self.full(path), lease: self.inner.pool.share().await? })
     }
 
     /// A name, and a session of its own while there are enough: for content, of which many files

@@ -153,7 +153,8 @@ async fn ranges_come_in_order_and_whole(place: Place) {
     let length = bytes.len() as u64;
     // Several at the same time, over several sessions where there are any.
     for range in [0..length, 5..5, 1..2, 1_000_000..length, 0..1 << 20] {
-        let (mut one, mut two) = (source.read_range(range.clone()), source.read_range(range.clone()));
+        let (mut one, mut two) =
+            (source.read_range(range.clone()), source.read_range(range.clone()));
         let (mut got, mut at) = (Vec::new(), range.start);
         while let (Some(piece), Some(same)) = tokio::join!(one.next(), two.next()) {
             let (offset, piece) = piece.unwrap();
@@ -232,7 +233,10 @@ async fn rename_new_never_replaces(place: Place) {
     // That the copy is gone is never said of a directory that is missing.
     assert_eq!(reason(rename("a", "none/c")).await, Reason::NotDirectory);
     rename("a", "dir/a").await.unwrap();
-    assert_eq!((place.has("a"), place.get("dir/a"), place.get("b")), (false, vec![b'a'], vec![b'b']));
+    assert_eq!(
+        (place.has("a"), place.get("dir/a"), place.get("b")),
+        (false, vec![b'a'], vec![b'b'])
+    );
 }
 
 async fn s10_replace_leaves_the_new_file_alone_and_nothing_else(place: Place) {

@@ -47,7 +47,7 @@ async fn durability_is_promised_by_those_that_can() {
     let place = Place::sftp_without(POOR, false).await;
     assert!(!place.at.capabilities().durable);
     let to = path("a");
-        let write = place.at.write_small(&to, Bytes::new(), SetMeta::default(), true);
+    let write = place.at.write_small(&to, Bytes::new(), SetMeta::default(), true);
     assert_eq!(reason(write).await, Reason::NotDurable);
     assert!(!place.has("a"));
     let sink = place.at.create(&path("b")).await.unwrap();
@@ -87,7 +87,7 @@ async fn s13_what_may_not_be_written_is_denied_and_has_no_clock() {
     let sftp = support::sftp(base, denied, true).await.unwrap();
     place.put("a", "a");
     let to = path("b");
-        let write = sftp.write_small(&to, Bytes::new(), SetMeta::default(), false);
+    let write = sftp.write_small(&to, Bytes::new(), SetMeta::default(), false);
     assert_eq!(reason(write).await, Reason::Denied);
     assert_eq!(reason(sftp.remove(&path("a"))).await, Reason::Denied);
     assert_eq!(reason(sftp.rename_new(&path("a"), &path("b"))).await, Reason::Denied);

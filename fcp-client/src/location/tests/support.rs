@@ -151,4 +151,3 @@ pub(crate) fn path(text: &str) -> RelPath {
 pub(crate) fn content(length: usize) -> Vec<u8> {
     (0..length).map(|i| (i * 31 + i / 251) as u8).collect()
 }
-

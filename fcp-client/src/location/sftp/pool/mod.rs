@@ -95,6 +95,12 @@ impl<S: Pooled> Pool<S> {
         self.inner.lease(false).await
     }
 
+    /// From now on there may be so many connections, if that is more than before: for whoever finds
+    /// out later how many are worth their logins.
+    pub fn allow(&self, connections: usize) {
+        self.inner.lock().allow(connections);
+    }
+
     /// How many sessions there are now, and over how many connections.
     pub fn size(&self) -> (usize, usize) {
         self.inner.lock().size()
@@ -264,9 +270,7 @@ fn lease<S: Pooled>(slot: &Arc<Slot<S>>, connection: &Connection) -> Lease<S> {
 /// The failure of a host that is left alone.
 fn alone(last: &LocationError, left: std::time::Duration) -> LocationError {
     let seconds = left.as_secs().saturating_add(1);
-    let text = format!(
-        "{}; after several failures in a row it is left alone for {seconds} s",
-        last.text
-    );
+    let text =
+        format!("{}; after several failures in a row it is left alone for {seconds} s", last.text);
     LocationError { text, ..last.clone() }
 }

@@ -100,6 +100,11 @@ impl<S: Pooled> State<S> {
         self.grow(now).unwrap_or(Step::Wait)
     }
 
+    /// There may be so many connections from now on, if that is more than before.
+    pub(super) fn allow(&mut self, connections: usize) {
+        self.connections.raise(connections);
+    }
+
     pub(super) fn failures(&self) -> u64 {
         self.failures
     }
@@ -199,9 +204,10 @@ impl<S: Pooled> State<S> {
             && used < self.connections.get(now)
             && self.breaker.left(now).is_none()
             && (self.is_proven || self.dialing == 0);
-        let free = self.entries.iter_mut().filter(|entry| {
-            entry.load() < entry.cap && !entry.connection.is_closed()
-        });
+        let free = self
+            .entries
+            .iter_mut()
+            .filter(|entry| entry.load() < entry.cap && !entry.connection.is_closed());
         match free.min_by_key(|entry| entry.load()) {
             Some(entry) if entry.load() == 0 || !may_dial => {
                 entry.opening += 1;
