@@ -4,7 +4,15 @@
 //! why, [`ledger`] what was done, [`recover`] what is left to do after a crash, [`run`] the work,
 //! [`report`] what is told of it; [`log`] and [`audit`] keep that, [`lock`] keeps two runs apart.
 
+pub mod audit;
+mod daily;
 pub mod folders;
 pub mod ledger;
+pub mod lock;
+pub mod log;
+pub mod plan;
+pub mod recover;
 pub mod report;
+pub mod run;
 pub mod spec;
+pub mod state;

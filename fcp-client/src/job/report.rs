@@ -1,9 +1,12 @@
 //! What a run tells while it goes on and when it is over.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 /// Something happened to a file, or to the whole job.
 #[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum JobEvent {
     /// A file is being copied; `bytes` in all.
@@ -11,13 +14,19 @@ pub enum JobEvent {
     /// More of it is there.
     Progress { job: String, file: String, worker: usize, bytes: u64 },
     /// It is delivered and put away; or in a dry run it would be.
-    Done(FileRecord),
-    /// It was left alone.
-    Skipped { job: String, file: String, why: String },
+    Done(Box<FileRecord>),
+    /// What a run would do with it; told by dry runs.
+    Planned { job: String, file: String, to: String, bytes: u64, steps: Vec<String> },
+    /// It was left alone; `class` is the reason in one or two words.
+    Skipped { job: String, file: String, class: &'static str, why: String },
     /// It failed for good in this run.
     Failed { job: String, file: String, attempts: u32, error: String },
+    /// It is to be tried again after `seconds`.
+    Retried { job: String, file: String, attempt: u32, seconds: f64, error: String },
     /// Something about a folder or the job that a person should know.
     Note { job: String, text: String },
+    /// What lies ahead: files and bytes to copy.
+    Planning { job: String, files: u64, bytes: u64 },
 }
 
 /// One delivered file: a line of the audit.
@@ -49,7 +58,11 @@ pub struct JobSummary {
     pub dry_run: bool,
     pub found: u64,
     pub delivered: u64,
+    /// Of earlier runs, brought to their end.
+    pub recovered: u64,
     pub skipped: u64,
+    /// How many were skipped for which reason.
+    pub skipped_by: BTreeMap<String, u64>,
     pub failed: u64,
     /// Content bytes that were sent.
     pub bytes: u64,

@@ -8,6 +8,8 @@ mod clock;
 pub mod copy;
 mod entry;
 mod error;
+#[cfg(test)]
+pub mod faulty;
 pub mod local;
 pub mod sftp;
 #[cfg(test)]
@@ -31,6 +33,9 @@ pub enum Location {
     Local(local::Local),
     /// A folder behind an SFTP server.
     Sftp(sftp::Sftp),
+    /// Another location whose calls fail as a test wants it.
+    #[cfg(test)]
+    Faulty(faulty::Faulty),
 }
 
 /// A file open for reading. Dropping it closes it.
@@ -73,6 +78,14 @@ pub enum Pieces {
 
 /// Does the same call on whichever variant it is.
 macro_rules! each {
+    (Location, $self:expr, $it:ident => $call:expr) => {
+        match $self {
+            Location::Local($it) => $call,
+            Location::Sftp($it) => $call,
+            #[cfg(test)]
+            Location::Faulty($it) => $call,
+        }
+    };
     ($enum:ident, $self:expr, $it:ident => $call:expr) => {
         match $self {
             $enum::Local($it) => $call,
@@ -117,6 +130,8 @@ impl Location {
         match self {
             Location::Local(it) => it.open(path).await.map(Source::Local),
             Location::Sftp(it) => it.open(path).await.map(Source::Sftp),
+            #[cfg(test)]
+            Location::Faulty(it) => it.open(path).await,
         }
     }
 
@@ -128,6 +143,8 @@ impl Location {
         match self {
             Location::Local(it) => it.create(path).await.map(Sink::Local),
             Location::Sftp(it) => it.create(path).await.map(Sink::Sftp),
+            #[cfg(test)]
+            Location::Faulty(it) => it.create(path).await,
         }
     }
 
@@ -139,6 +156,8 @@ impl Location {
         match self {
             Location::Local(it) => it.reopen(path).await.map(Sink::Local),
             Location::Sftp(it) => it.reopen(path).await.map(Sink::Sftp),
+            #[cfg(test)]
+            Location::Faulty(it) => it.reopen(path).await,
         }
     }
 

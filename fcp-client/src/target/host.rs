@@ -95,18 +95,6 @@ impl Authority {
     }
 }
 
-/// Checks a user and a host that come from somewhere else than an operand.
-///
-/// # Errors
-/// Ssh or a shell would read more than a name into one of them.
-pub fn check_names(user: Option<&str>, host: &str) -> Result<(), AuthorityError> {
-    if let Some(user) = user {
-        valid(user, Part::User)?;
-    }
-    // The scope of an address is checked as part of it.
-    valid(host, Part::Host).map(drop)
-}
-
 /// A host that stands by itself: a name, or an address with or without brackets.
 #[cfg(feature = "job")]
 pub(crate) fn check_host(host: &str) -> Result<String, AuthorityError> {
@@ -123,6 +111,18 @@ pub(crate) fn check_host(host: &str) -> Result<String, AuthorityError> {
 #[cfg(feature = "job")]
 pub(crate) fn check_user(user: &str) -> Result<String, AuthorityError> {
     valid(user, Part::User).map(str::to_owned)
+}
+
+/// Checks a user and a host that come from somewhere else than an operand.
+///
+/// # Errors
+/// Ssh or a shell would read more than a name into one of them.
+pub fn check_names(user: Option<&str>, host: &str) -> Result<(), AuthorityError> {
+    if let Some(user) = user {
+        valid(user, Part::User)?;
+    }
+    // The scope of an address is checked as part of it.
+    valid(host, Part::Host).map(drop)
 }
 
 /// Whether two hosts are the same as far as their spelling tells.

@@ -46,6 +46,35 @@ pub fn require_own_dir(dir: &Path) -> Result<(), PrivateError> {
     Err(PrivateError::new(dir, Fault::NotOwnDir))
 }
 
+/// As [`own_dir`], but makes also what it is in as far as that is missing.
+///
+/// # Errors
+/// Those of [`own_dir`].
+pub fn own_dirs(dir: &Path) -> Result<(), PrivateError> {
+    make(dir)?;
+    require_own_dir(dir)
+}
+
+/// The length in bytes of the file at `path`, which is to be a regular one of ours that others
+/// cannot write; `None` when there is none. For files that something else opens by their path.
+///
+/// # Errors
+/// It is not.
+pub fn require_own_file(path: &Path) -> Result<Option<u64>, PrivateError> {
+    let stat = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        stat => stat.map_err(PrivateError::io(path, "read"))?,
+    };
+    let fault = match stat.mode() & 0o777 {
+        _ if stat.is_symlink() => Fault::Link,
+        _ if !stat.is_file() => Fault::NotAFile,
+        _ if !is_ours(&stat, false) => foreign(&stat),
+        mode if mode & 0o022 != 0 => Fault::Writable { mode },
+        _ => return Ok(Some(stat.len())),
+    };
+    Err(PrivateError::new(path, fault))
+}
+
 /// What is in `dir` and has not been changed for `age`; nothing when it cannot be read.
 pub fn not_changed_for(age: Duration, dir: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };

@@ -96,7 +96,8 @@ fn known_host(args: &[&str]) -> Option<String> {
 /// The kind and the text of a key, with or without names before them.
 fn key_of(pin: &str) -> Option<String> {
     let words: Vec<&str> = pin.split_ascii_whitespace().collect();
-    let at = words.iter().position(|word| word.starts_with("ssh-") || word.starts_with("ecdsa-"))?;
+    let at =
+        words.iter().position(|word| word.starts_with("ssh-") || word.starts_with("ecdsa-"))?;
     let key = words.get(at + 1).filter(|key| key.starts_with("AAAA"))?;
     Some(format!("{} {key}", words[at]))
 }

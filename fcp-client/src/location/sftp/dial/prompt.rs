@@ -2,12 +2,29 @@
 
 /// What a password is called in a prompt.
 const PASSWORD: [&str; 8] = [
-    "password", "passwort", "kennwort", "mot de passe", "contraseña", "senha", "wachtwoord", "парол",
+    "password",
+    "passwort",
+    "kennwort",
+    "mot de passe",
+    "contraseña",
+    "senha",
+    "wachtwoord",
+    "парол",
 ];
 /// What makes it something else: a new one is wanted, a code, or a decision.
 const OTHER: [&str; 12] = [
-    "new", "retype", "again", "change", "code", "token", "otp", "one-time", "verification",
-    "yes/no", "fingerprint", "passphrase",
+    "new",
+    "retype",
+    "again",
+    "change",
+    "code",
+    "token",
+    "otp",
+    "one-time",
+    "verification",
+    "yes/no",
+    "fingerprint",
+    "passphrase",
 ];
 
 /// Whether a prompt wants the account's password, and nothing but that.

@@ -169,9 +169,9 @@ impl System {
 impl Link for System {
     fn open_sftp(&self) -> Future<'_, Result<Stream>> {
         let stream = self.lock().stream.take();
-        Box::pin(std::future::ready(stream.ok_or_else(|| {
-            self.call.server.failed(Reason::Busy, "one ssh is one session")
-        })))
+        Box::pin(std::future::ready(
+            stream.ok_or_else(|| self.call.server.failed(Reason::Busy, "one ssh is one session")),
+        ))
     }
 
     fn exec<'a>(&'a self, command: &'a [u8], limit: usize) -> Future<'a, Result<Output>> {
@@ -356,7 +356,11 @@ fn reason(said: &str, status: Option<i32>) -> Option<Reason> {
     ]) {
         return Some(Reason::HostKey);
     }
-    if has(&["Permission denied", "Too many authentication failures", "No supported authentication"]) {
+    if has(&[
+        "Permission denied",
+        "Too many authentication failures",
+        "No supported authentication",
+    ]) {
         return Some(Reason::Login);
     }
     if has(&["kex_exchange_identification", "Exceeded MaxStartups", "Not allowed at this time"])

@@ -144,7 +144,9 @@ async fn s19_an_unknown_or_changed_host_gets_no_login() {
         login
     };
     let error = refused(with(""), Reason::HostKey).await;
-    for hint in ["not known", "ssh-ed25519 SHA256:", "host_key: \"SHA256:", "ssh -p ", "in none of '"] {
+    for hint in
+        ["not known", "ssh-ed25519 SHA256:", "host_key: \"SHA256:", "ssh -p ", "in none of '"]
+    {
         assert!(error.text.contains(hint), "{hint}: {error}");
     }
     let other = format!("[127.0.0.1]:{} {}", sshd.port, &fs::read_to_string(pub_of(&key)).unwrap());
@@ -190,7 +192,10 @@ async fn a_pinned_key_is_the_only_one_and_needs_no_file() {
         (login, Env { known_hosts: Some("/nonexistent/x".into()), ..env })
     };
     for kind in ["ed25519", "rsa", "ecdsa"] {
-        let output = std::process::Command::new("ssh-keygen").arg("-lf").arg(sshd.path(&format!("host_{kind}.pub"))).output();
+        let output = std::process::Command::new("ssh-keygen")
+            .arg("-lf")
+            .arg(sshd.path(&format!("host_{kind}.pub")))
+            .output();
         let text = String::from_utf8(output.unwrap().stdout).unwrap();
         works(with(text.split(' ').nth(1).unwrap())).await;
         works(with(&sshd.host_key(kind))).await;
@@ -248,7 +253,8 @@ async fn a_host_certificate_counts_if_its_authority_is_known_and_it_is_for_the_h
         // sshd itself does not show a user's certificate.
         match good {
             true => {
-                fs::write(sshd.path("known_hosts"), format!("@cert-authority [127.*]:* {ca_key}")).unwrap();
+                fs::write(sshd.path("known_hosts"), format!("@cert-authority [127.*]:* {ca_key}"))
+                    .unwrap();
                 works(login).await;
             }
             false => drop(refused(login, Reason::HostKey).await),
@@ -373,7 +379,10 @@ async fn the_systems_ssh_believes_a_pinned_key_only() {
         login.host_key = HostKeyRule::Pinned(pin.to_owned());
         (login, Env::default())
     };
-    let output = std::process::Command::new("ssh-keygen").arg("-lf").arg(sshd.path("host_ed25519.pub")).output();
+    let output = std::process::Command::new("ssh-keygen")
+        .arg("-lf")
+        .arg(sshd.path("host_ed25519.pub"))
+        .output();
     let text = String::from_utf8(output.unwrap().stdout).unwrap();
     works(with(text.split(' ').nth(1).unwrap())).await;
     works(with(&sshd.host_key("rsa"))).await;

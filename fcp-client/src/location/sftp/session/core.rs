@@ -182,8 +182,8 @@ impl Shared {
                 Ok(())
             }
             Some(what) => {
-                let error =
-                    SessionError::Protocol(format!("it answered {} with {what}", waiter.op));
+                // First, so that whoever is told finds the session closed.
+                let error = self.protocol(format!("it answered {} with {what}", waiter.op));
                 waiter.deliver(Err(error.clone()));
                 Err(error)
             }
@@ -311,6 +311,7 @@ impl State {
 }
 
 impl Shared {
+    /// Sends a request whose answer one caller waits for.
     pub(super) fn ask(
         &self,
         (op, expect): (SftpOp, Expect),
@@ -323,6 +324,7 @@ impl Shared {
         Ok(Pending { op, answer })
     }
 
+    /// Ends the session for what the server did.
     pub(super) fn protocol(&self, what: String) -> SessionError {
         let error = SessionError::Protocol(what);
         self.fail(error.clone());

@@ -78,7 +78,7 @@ impl fmt::Display for SftpOp {
 pub struct SftpError {
     /// What the server says it is.
     pub code: StatusCode,
-    /// The server's words, escaped and at most [`MAX_TEXT`] bytes; may be empty.
+    /// The server's words, escaped, of at most [`MAX_TEXT`] bytes, where they say more than `code`.
     pub message: String,
     /// What was asked.
     pub op: SftpOp,
@@ -89,7 +89,11 @@ pub struct SftpError {
 impl SftpError {
     pub(super) fn new(op: SftpOp, path: &[u8], code: StatusCode, message: &[u8]) -> Self {
         let message = String::from_utf8_lossy(message.get(..MAX_TEXT).unwrap_or(message));
-        SftpError { code, message: escape_text(message.trim()), op, path: escape(path) }
+        let said = message.trim();
+        // Most servers only say the code again.
+        let more = !said.eq_ignore_ascii_case(&code.to_string());
+        let message = if more { escape_text(said) } else { String::new() };
+        SftpError { code, message, op, path: escape(path) }
     }
 }
 

@@ -176,7 +176,12 @@ impl Attempt<'_> {
     }
 
     /// `named` keys must be there.
-    async fn key_file(&mut self, path: &Path, passphrase: Option<&Secret>, named: bool) -> Result<()> {
+    async fn key_file(
+        &mut self,
+        path: &Path,
+        passphrase: Option<&Secret>,
+        named: bool,
+    ) -> Result<()> {
         if self.is_in || !self.may_try_key() {
             return Ok(());
         }
@@ -250,7 +255,8 @@ impl Attempt<'_> {
         };
         for identity in identities {
             let key = identity.public_key().into_owned();
-            let is_wanted = !plan.only_keys || wanted.iter().any(|w| w.key_data() == key.key_data());
+            let is_wanted =
+                !plan.only_keys || wanted.iter().any(|w| w.key_data() == key.key_data());
             if self.is_in || !self.may_try_key() || !is_wanted {
                 continue;
             }

@@ -131,8 +131,12 @@ impl Judge {
         let file = self.files.first().ok_or("there is no file of known hosts to add it to")?;
         match KnownHosts::append(file, &self.host, key) {
             Ok(true) => {
-                tracing::warn!("{} is new: its key {} is added to {}", self.host.spelled(),
-                    described(key), fcp_common::private::shown(file));
+                tracing::warn!(
+                    "{} is new: its key {} is added to {}",
+                    self.host.spelled(),
+                    described(key),
+                    fcp_common::private::shown(file)
+                );
                 Ok(())
             }
             Ok(false) => Err("another key of it was recorded just now; try again".to_owned()),

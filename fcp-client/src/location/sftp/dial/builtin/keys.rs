@@ -34,7 +34,9 @@ pub(super) fn load(path: &Path, passphrase: Option<&Secret>) -> Result<Option<Ke
         (russh::keys::Error::KeyIsEncrypted, None) => {
             format!("{}: it needs its passphrase, or an agent that has it", shown(path))
         }
-        (_, Some(_)) => format!("{}: the passphrase is wrong, or it is no private key", shown(path)),
+        (_, Some(_)) => {
+            format!("{}: the passphrase is wrong, or it is no private key", shown(path))
+        }
         (_, None) => not_understood(path),
     })?;
     if private.algorithm().as_str().starts_with("sk-") {

@@ -140,7 +140,11 @@ impl KnownHosts {
     ///
     /// # Errors
     /// The file cannot be written, or got another key of the host meanwhile.
-    pub(super) fn append(file: &Path, host: &Host, key: &PublicKey) -> Result<bool, KnownHostsError> {
+    pub(super) fn append(
+        file: &Path,
+        host: &Host,
+        key: &PublicKey,
+    ) -> Result<bool, KnownHostsError> {
         let mut agrees = true;
         private::append(file, &RULE, |text| {
             let mut now = KnownHosts::default();
@@ -270,8 +274,10 @@ pub(super) fn algorithms(key: &Algorithm) -> Vec<Algorithm> {
 mod tests {
     use super::*;
 
-    const A: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB9dG4kjRhQTtWTVzd2t27+t0DEHBPW7iOD23TUiYLio";
-    const B: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIK2pr+Bfus1hvPof4Wb/plZCzSbqadHH0u+/f4ODtKnE";
+    const A: &str =
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB9dG4kjRhQTtWTVzd2t27+t0DEHBPW7iOD23TUiYLio";
+    const B: &str =
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIK2pr+Bfus1hvPof4Wb/plZCzSbqadHH0u+/f4ODtKnE";
 
     fn known(text: &str) -> KnownHosts {
         let mut known = KnownHosts::default();
@@ -356,6 +362,9 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&file).unwrap(), format!("[h]:2222 {A}\n"));
         std::fs::write(&file, "# no newline").unwrap();
         assert!(KnownHosts::append(&file, &host, &a).unwrap());
-        assert_eq!(std::fs::read_to_string(&file).unwrap(), format!("# no newline\n[h]:2222 {A}\n"));
+        assert_eq!(
+            std::fs::read_to_string(&file).unwrap(),
+            format!("# no newline\n[h]:2222 {A}\n")
+        );
     }
 }

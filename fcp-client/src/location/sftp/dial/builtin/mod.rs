@@ -197,7 +197,9 @@ async fn first_word(server: &Server, stream: &TcpStream) -> Result<(), LocationE
     };
     Err(server.failed(
         Reason::Busy,
-        format!("{said}; it takes no more connections for now (MaxStartups, or it bars this address)"),
+        format!(
+            "{said}; it takes no more connections for now (MaxStartups, or it bars this address)"
+        ),
     ))
 }
 
@@ -283,4 +285,3 @@ fn lost(server: &Server, error: &russh::Error, farewell: &Farewell) -> LocationE
         other => server.failed(Reason::Protocol, words(other.to_string().as_bytes())),
     }
 }
-

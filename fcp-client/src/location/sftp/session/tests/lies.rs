@@ -30,6 +30,7 @@ async fn ends(what: &str, words: &str, act: impl Fn(u32) -> Act + Send + 'static
     tokio::task::yield_now().await;
     let error = soon(file.read(0, 10)).await.unwrap_err();
     assert!(protocol_text(&error).contains(words), "{what}: {error}");
+    assert!(session.is_closed(), "{what}");
     for other in others {
         assert_eq!(soon(other).await.unwrap(), Err(error.clone()), "{what}");
     }
@@ -257,4 +258,16 @@ async fn offsets_beyond_any_file_are_not_sent() {
     }
     let error = file.finish_write(u64::MAX, Bytes::from_static(b"xy"), None, false).await;
     assert!(matches!(error, Err(SessionError::Unsupported(_))));
+}
+
+#[tokio::test]
+async fn the_words_of_a_server_are_bounded_and_escaped() {
+    let message = Bytes::from([&b"\x1b[2Jno\n"[..], &[b'x'; 100_000]].concat());
+    let session = scripted(move |_, _| {
+        Act::Answer(Reply::Status { code: StatusCode(99), message: message.clone() })
+    })
+    .await;
+    let text = soon(session.lstat(b"f")).await.unwrap_err().to_string();
+    assert!(text.starts_with("stat f: status 99 (the server says: \\033[2Jno\\012xxx"), "{text}");
+    assert!(text.len() < 1200, "{}", text.len());
 }

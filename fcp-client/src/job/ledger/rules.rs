@@ -1,0 +1,64 @@
+//! What every ledger refuses, whatever it keeps its lines in.
+
+use super::State;
+
+/// Why a call is refused though the ledger works: our own mistake, or another run was faster.
+pub(super) fn lost(id: i64) -> String {
+    format!(
+        "line {id} is not held by this run any more: its lease was over and another run took it; \
+         this run must not touch the file"
+    )
+}
+
+/// Whether a line may go from one state to another.
+pub(super) fn advance(id: i64, from: &State, to: &State) -> Result<(), String> {
+    match rank(to) >= rank(from) {
+        true => Ok(()),
+        false => Err(format!("line {id} cannot go back from {} to {}", name(from), name(to))),
+    }
+}
+
+/// Whether a line may begin afresh.
+pub(super) fn restart(id: i64, from: &State) -> Result<(), String> {
+    match from {
+        State::Claimed { .. } | State::Verified { .. } => Ok(()),
+        _ => Err(format!("line {id} is {} and cannot begin afresh", name(from))),
+    }
+}
+
+/// Whether a line may be dropped.
+pub(super) fn forget(id: i64, from: &State) -> Result<(), String> {
+    match from {
+        State::Claimed { .. } => Ok(()),
+        _ => Err(format!("line {id} is {} and cannot be forgotten", name(from))),
+    }
+}
+
+/// The number of a state in the database. They only grow in a file's life; 0 is a file that was
+/// seen and never claimed.
+pub(super) fn rank(state: &State) -> i64 {
+    match state {
+        State::Claimed { .. } => 1,
+        State::Verified { .. } => 2,
+        State::Delivered { .. } => 3,
+        State::Leaving { .. } => 4,
+        State::Finished { .. } => 5,
+    }
+}
+
+/// A state for people.
+pub(super) fn name(state: &State) -> &'static str {
+    name_of(rank(state))
+}
+
+/// As [`name`], of its number.
+pub(super) fn name_of(rank: i64) -> &'static str {
+    match rank {
+        0 => "seen",
+        1 => "copying",
+        2 => "verified",
+        3 => "delivered",
+        4 => "leaving",
+        _ => "finished",
+    }
+}

@@ -1,0 +1,110 @@
+//! A proven copy gets its final name, by the overwrite rule as things are at that moment.
+
+use super::file::File;
+use super::{Trouble, content, nanos};
+use crate::job::ledger::{Ledger, State};
+use crate::job::plan::{self, Expect, Skip, Stays, Verdict};
+use crate::location::{Meta, Reason, copy};
+
+/// How often somebody may get in between.
+const ROUNDS: u32 = 8;
+
+impl<L: Ledger + 'static> File<'_, L> {
+    /// Renames the temp; then the file is delivered.
+    pub(super) async fn publish(&mut self) -> Result<(), Trouble> {
+        if self.attempts > 1 || self.staged.is_none() {
+            // After a crash or a lost answer: a replacing rename may have been cut short, and what
+            // the plan saw may be old.
+            self.run.order.destination.recover_replace(&self.final_name().clone()).await?;
+            self.expect_anew().await?;
+        }
+        for _ in 0..ROUNDS {
+            let State::Verified { temp, to, hash } = self.state.clone() else { return Ok(()) };
+            let seen = match self.expect {
+                Expect::Absent => None,
+                Expect::Replace(meta) => Some(meta),
+            };
+            match copy::publish(&self.run.order.destination, &temp, &to, seen).await {
+                Ok(()) => return self.delivered(State::Delivered { to, hash }).await,
+                Err(error) if matches!(error.reason, Reason::Exists | Reason::Changed) => {
+                    self.expect_anew().await?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Trouble::Failed(format!("{} changes again and again", self.final_name())))
+    }
+
+    /// Delivered; where nothing happens to the source that is all, and told to the ledger as one.
+    async fn delivered(&mut self, state: State) -> Result<(), Trouble> {
+        if self.run.sources_go() {
+            return self.record(state).await;
+        }
+        // Recorded as finished by the next step.
+        self.state = state;
+        Ok(())
+    }
+
+    /// Holds the copy against what has its name now.
+    async fn expect_anew(&mut self) -> Result<(), Trouble> {
+        let now = self.run.order.destination.stat(&self.final_name().clone()).await?;
+        let Some(now) = now else {
+            self.expect = Expect::Absent;
+            return Ok(());
+        };
+        if self.renames() {
+            return self.other_name().await;
+        }
+        if !now.is_file() {
+            return self.withdraw(Skip::NameTaken).await;
+        }
+        match plan::rule(self.run.spec().overwrite, &self.candidate.meta, &now) {
+            Verdict::Replace => self.expect = Expect::Replace(now),
+            Verdict::Same => return self.same_there(now).await,
+            Verdict::Stays(why) => {
+                let why = plan::stays(self.run.spec().done.action, why);
+                return self.withdraw(why).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Somebody put a file of the same size there: the same one is replaced by ours, which we know
+    /// to be durable; another one stays.
+    async fn same_there(&mut self, now: Meta) -> Result<(), Trouble> {
+        let order = &self.run.order;
+        let (temp, to) = (self.temp().clone(), self.final_name().clone());
+        let there = &order.destination;
+        if content::agree((there, &temp), (there, &to), now.size).await?.is_some() {
+            self.expect = Expect::Replace(now);
+            return Ok(());
+        }
+        let why = plan::stays(self.run.spec().done.action, Stays::OtherContent);
+        self.withdraw(why).await
+    }
+
+    /// Takes the copy back, as it may not appear.
+    async fn withdraw(&mut self, why: Skip) -> Result<(), Trouble> {
+        let temp = self.temp().clone();
+        self.discard(&temp).await?;
+        self.restart(temp).await?;
+        Err(Trouble::Skip(why))
+    }
+
+    async fn other_name(&mut self) -> Result<(), Trouble> {
+        let State::Verified { temp, to, hash } = self.state.clone() else { return Ok(()) };
+        let to = copy::free_name(&self.run.order.destination, &to).await?;
+        self.to = to.clone();
+        self.expect = Expect::Absent;
+        self.record(State::Verified { temp, to, hash }).await
+    }
+
+    /// Whether the source still is the version that was copied.
+    pub(super) async fn source_is_unchanged(&self) -> Result<Option<bool>, Trouble> {
+        let now = self.run.order.source.stat(&self.candidate.path).await?;
+        Ok(now.map(|now| {
+            let listed = &self.candidate.meta;
+            now.is_file() && now.size == listed.size && nanos(now.mtime) == nanos(listed.mtime)
+        }))
+    }
+}

@@ -1,0 +1,227 @@
+//! Looks at both ends and plans: folders listed, the clock measured once, a second look, what the
+//! ledger knows, what the destination has.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use fcp_proto::path::{Name, RelPath};
+
+use super::{Order, Run, Trouble, entity};
+use crate::job::ledger::{Entity, Ledger, State};
+use crate::job::plan::{self, Candidate, Decision, Now, Planner, Skip};
+use crate::job::spec::ClockRule;
+use crate::location::{Clock, Listing, LocationError, Meta, Reason};
+
+/// What of a folder is the job's.
+struct Found {
+    folder: RelPath,
+    candidates: Vec<Candidate>,
+}
+
+/// Plans a run; `handled` are those that recovery has dealt with.
+pub(super) async fn survey<L: Ledger + 'static>(
+    run: &Arc<Run<L>>,
+    handled: &HashSet<Entity>,
+) -> Result<Vec<Decision>, Trouble> {
+    let mut found = list_all(run).await?;
+    for folder in &mut found {
+        folder.candidates.retain(|one| !handled.contains(&run.entity(&one.path, &one.meta)));
+    }
+    let mut states = known(run, &found).await?;
+    ripen(run, &mut found, &states).await?;
+    look_again(run, &mut found).await?;
+    let mut planner = Planner::new(run.spec());
+    let mut decisions = Vec::new();
+    for folder in found {
+        let there = Planner::folder(run.spec(), &folder.folder);
+        let there = destination(run, &there, &folder.candidates).await?;
+        for candidate in folder.candidates {
+            let state = states.remove(&candidate.path);
+            decisions.push(planner.decide(candidate, state.as_ref(), &there));
+        }
+    }
+    Ok(decisions)
+}
+
+async fn list_all<L: Ledger + 'static>(run: &Run<L>) -> Result<Vec<Found>, Trouble> {
+    let mut all = Vec::new();
+    for folder in &run.order.folders {
+        let listed = run.patiently(folder, async || run.order.source.list(folder).await).await;
+        let Some(listing) = folder_listing(&run.tell, folder, listed)? else { continue };
+        let (candidates, skipped) = plan::sift(run.spec(), folder, &listing);
+        let others = skipped.iter().filter(|(_, why)| !why.is_foreign()).count();
+        run.tell.count(|totals| totals.found += (candidates.len() + others) as u64);
+        skipped.iter().for_each(|(path, why)| run.tell.skipped(path, why));
+        all.push(Found { folder: folder.clone(), candidates });
+    }
+    Ok(all)
+}
+
+/// A folder's listing; `None`, and told, where it cannot be had but others may.
+pub(super) fn folder_listing(
+    tell: &super::Teller,
+    folder: &RelPath,
+    listed: Result<Listing, Trouble>,
+) -> Result<Option<Listing>, Trouble> {
+    let error = match listed {
+        Ok(listing) => return Ok(Some(listing)),
+        Err(Trouble::Location(error)) if !error.is_transient() => error,
+        Err(trouble) => return Err(trouble),
+    };
+    match error.reason {
+        Reason::NotFound => {
+            tell.count(|totals| totals.missing_folders.push(folder.to_string()));
+            tell.note(format!("the folder {folder} is not there"));
+        }
+        Reason::NotDirectory => {
+            tell.note(format!("{folder} is no folder, or a link to one; links are not followed"));
+        }
+        _ => tell.failed(folder, 1, &error.to_string()),
+    }
+    Ok(None)
+}
+
+/// What the ledger knows of all candidates.
+async fn known<L: Ledger + 'static>(
+    run: &Run<L>,
+    found: &[Found],
+) -> Result<HashMap<RelPath, State>, Trouble> {
+    let all = || found.iter().flat_map(|folder| &folder.candidates);
+    let entities = all().map(|one| run.entity(&one.path, &one.meta)).collect();
+    let records = run.ledger.known(entities).await?;
+    let states =
+        all().zip(records).filter_map(|(one, record)| Some((one.path.clone(), record?.state)));
+    Ok(states.collect())
+}
+
+/// Leaves only those that nobody writes any more. Nothing is measured for what is delivered.
+async fn ripen<L: Ledger + 'static>(
+    run: &Run<L>,
+    found: &mut [Found],
+    states: &HashMap<RelPath, State>,
+) -> Result<(), Trouble> {
+    let min = run.spec().min_age;
+    let is_done = |one: &Candidate| matches!(states.get(&one.path), Some(State::Finished { .. }));
+    let Some(folder) = found.iter().find(|f| f.candidates.iter().any(|one| !is_done(one))) else {
+        return Ok(());
+    };
+    if min.is_zero() {
+        return Ok(());
+    }
+    let clock = clock(run, &folder.folder.clone()).await?;
+    let now = Now { ours: now(), clock };
+    for folder in found {
+        let mut ripe = Vec::new();
+        for one in std::mem::take(&mut folder.candidates) {
+            let measured = matches!(clock, Clock::Skew { .. }) && one.meta.mtime.is_some();
+            let seen = match measured || is_done(&one) {
+                true => None,
+                false => Some(run.ledger.first_seen(&run.entity(&one.path, &one.meta)).await?),
+            };
+            match plan::ripe(&one.meta, now, min, seen) {
+                Some(why) if !is_done(&one) => run.tell.skipped(&one.path, &why),
+                _ => ripe.push(one),
+            }
+        }
+        folder.candidates = ripe;
+    }
+    Ok(())
+}
+
+async fn clock<L: Ledger + 'static>(run: &Run<L>, folder: &RelPath) -> Result<Clock, Trouble> {
+    if run.spec().clock == ClockRule::Ours {
+        return Ok(OURS);
+    }
+    let clock = run.patiently(folder, async || run.order.source.clock(folder).await).await?;
+    if clock == Clock::Unknown {
+        run.tell.note(format!(
+            "the clock of {} cannot be measured: files count from when they were first seen; \
+             `clock: ours` trusts this machine's",
+            run.order.source.name()
+        ));
+    }
+    Ok(clock)
+}
+
+/// A place whose clock is ours.
+pub(super) const OURS: Clock = Clock::Skew { millis: 0, error: std::time::Duration::ZERO };
+
+pub(super) fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// `stable_seconds`: what changes between two looks is still being written.
+async fn look_again<L: Ledger + 'static>(run: &Run<L>, found: &mut [Found]) -> Result<(), Trouble> {
+    let wait = run.spec().stable;
+    if wait.is_zero() || found.iter().all(|folder| folder.candidates.is_empty()) {
+        return Ok(());
+    }
+    tokio::select! {
+        () = tokio::time::sleep(wait) => {}
+        () = run.stop.over() => return Err(Trouble::Halted),
+    }
+    for folder in found.iter_mut().filter(|folder| !folder.candidates.is_empty()) {
+        let path = folder.folder.clone();
+        let listed = run.patiently(&path, async || run.order.source.list(&path).await).await;
+        let listing = folder_listing(&run.tell, &path, listed)?.unwrap_or_default();
+        let now: HashMap<RelPath, Meta> =
+            listing.entries.iter().map(|e| (path.join_unbounded(&e.name), e.meta)).collect();
+        folder.candidates.retain(|one| {
+            let why = match now.get(&one.path) {
+                None => Skip::Vanished,
+                now if plan::is_stable(&one.meta, now) => return true,
+                Some(_) => Skip::Unstable,
+            };
+            run.tell.skipped(&one.path, &why);
+            false
+        });
+    }
+    Ok(())
+}
+
+async fn destination<L: Ledger + 'static>(
+    run: &Run<L>,
+    folder: &RelPath,
+    candidates: &[Candidate],
+) -> Result<HashMap<Name, Meta>, Trouble> {
+    if candidates.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let place = &run.order.destination;
+    run.patiently(folder, async || there(place, folder, candidates).await).await
+}
+
+/// What the destination's folder has; of a folder that may not be listed, what has a candidate's
+/// name.
+pub(super) async fn there(
+    place: &crate::location::Location,
+    folder: &RelPath,
+    candidates: &[Candidate],
+) -> Result<HashMap<Name, Meta>, LocationError> {
+    let error = match place.list(folder).await {
+        Ok(listing) => {
+            return Ok(listing.entries.into_iter().map(|e| (e.name, e.meta)).collect());
+        }
+        Err(error) => error,
+    };
+    match error.reason {
+        Reason::NotFound => Ok(HashMap::new()),
+        Reason::Denied => {
+            let mut there = HashMap::new();
+            for name in candidates.iter().filter_map(|one| one.path.split_last()) {
+                if let Some(meta) = place.stat(&folder.join_unbounded(&name.1)).await? {
+                    there.insert(name.1, meta);
+                }
+            }
+            Ok(there)
+        }
+        _ => Err(error),
+    }
+}
+
+/// The entity of a candidate in an order that has no run yet.
+pub(super) fn entities(order: &Order, candidates: &[Candidate]) -> Vec<Entity> {
+    candidates.iter().map(|one| entity(order, &one.path, &one.meta)).collect()
+}

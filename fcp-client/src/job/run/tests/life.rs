@@ -1,0 +1,268 @@
+//! What becomes of files when nothing fails.
+
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, SystemTime};
+
+use fcp_proto::path::RelPath;
+
+use super::support::{Bench, unzip};
+use crate::job::report::JobEvent;
+use crate::job::run::{Halt, dry_run};
+use crate::job::spec::{Action, Layout, Overwrite};
+
+fn age(bench: &Bench, name: &str, age: Duration) {
+    let file = std::fs::File::options().write(true).open(bench.source().join(name)).unwrap();
+    file.set_modified(SystemTime::now() - age).unwrap();
+}
+
+#[tokio::test]
+async fn kept_files_are_delivered_once_even_when_the_consumer_takes_them() {
+    let bench = Bench::new();
+    bench.put("a.csv", b"one");
+    bench.put("b.csv", b"");
+    age(&bench, "a.csv", Duration::from_secs(1000));
+    let summary = bench.run().await;
+    assert_eq!((summary.found, summary.delivered, summary.failed), (2, 2, 0), "{summary:?}");
+    assert_eq!(summary.exit_code, 0);
+    assert_eq!(bench.there("a.csv").unwrap(), b"one");
+    let time = |end| std::fs::metadata(end).unwrap().modified().unwrap();
+    assert_eq!(time(bench.source().join("a.csv")), time(bench.destination().join("a.csv")));
+    assert_eq!(bench.action_of("a.csv"), "kept");
+    std::fs::remove_file(bench.destination().join("a.csv")).unwrap();
+    let summary = bench.run().await;
+    assert_eq!((summary.delivered, summary.skipped), (0, 2));
+    assert!(bench.why("a.csv").starts_with("delivered before as a.csv"));
+    assert_eq!(bench.there("a.csv"), None);
+}
+
+#[tokio::test]
+async fn a_late_file_with_an_old_time_is_still_seen() {
+    let bench = Bench::new();
+    bench.put("new", b"1");
+    bench.run().await;
+    bench.put("late", b"2");
+    age(&bench, "late", Duration::from_secs(86_400 * 300));
+    assert_eq!(bench.run().await.delivered, 1);
+    assert!(bench.there("late").is_some());
+}
+
+#[tokio::test]
+async fn s20_moved_files_go_to_done_and_deleted_ones_go() {
+    let bench = Bench::new().action(Action::Move, false);
+    bench.put("m/a", b"content");
+    bench.put("m/b", b"other");
+    let folder = RelPath::new(b"m").unwrap();
+    let bench = Bench { folders: vec![folder], ..bench };
+    let summary = bench.run().await;
+    assert_eq!((summary.delivered, summary.exit_code), (2, 0), "{summary:?}");
+    assert_eq!(bench.names(&bench.source()), ["m/DONE/a", "m/DONE/b"]);
+    assert_eq!(bench.names(&bench.destination()), ["m/a", "m/b"]);
+    assert_eq!(bench.action_of("m/a"), "moved to m/DONE/a");
+    assert_eq!(bench.run().await.found, 0, "DONE is no source");
+
+    let bench = Bench::new().action(Action::Delete, false);
+    bench.put("a", b"content");
+    assert_eq!(bench.run().await.delivered, 1);
+    assert!(bench.names(&bench.source()).is_empty());
+    assert_eq!(bench.there("a").unwrap(), b"content");
+}
+
+#[tokio::test]
+async fn s21_a_name_in_done_is_never_overwritten() {
+    for zip in [false, true] {
+        let bench = Bench::new().action(Action::Move, zip);
+        let taken = if zip { "DONE/a.csv.zip" } else { "DONE/a.csv" };
+        bench.put("a.csv", b"new");
+        bench.put(taken, b"old");
+        let summary = bench.run().await;
+        assert_eq!((summary.delivered, summary.failed), (1, 0), "{:?}", bench.why("a.csv"));
+        assert_eq!(bench.here(taken).unwrap(), b"old");
+        assert_eq!(bench.names(&bench.source()).len(), 2);
+        assert!(!bench.action_of("a.csv").ends_with(taken));
+    }
+}
+
+#[tokio::test]
+async fn s22_a_zip_is_read_back_and_holds_the_file() {
+    let bench = Bench::new().action(Action::Move, true);
+    let content: Vec<u8> = (0..700_000_u32).flat_map(u32::to_le_bytes).collect();
+    bench.put("big.bin", &content);
+    bench.put("empty", b"");
+    let summary = bench.run().await;
+    assert_eq!((summary.delivered, summary.exit_code), (2, 0), "{}", bench.why("big.bin"));
+    assert_eq!(bench.names(&bench.source()), ["DONE/big.bin.zip", "DONE/empty.zip"]);
+    let (name, unzipped) = unzip(&bench.here("DONE/big.bin.zip").unwrap()).unwrap();
+    assert_eq!((name.as_str(), unzipped == content), ("big.bin", true));
+    assert_eq!(bench.there("big.bin").unwrap(), content);
+}
+
+#[tokio::test]
+async fn s23_a_larger_file_there_stays_and_so_does_the_source() {
+    let bench = Bench::new().action(Action::Move, false);
+    bench.put("larger", b"12");
+    bench.put_there("larger", b"123");
+    bench.put("smaller", b"123");
+    bench.put_there("smaller", b"12");
+    bench.put("same", b"123");
+    bench.put_there("same", b"123");
+    bench.put("other", b"123");
+    bench.put_there("other", b"321");
+    let summary = bench.run().await;
+    assert_eq!((summary.failed, summary.exit_code), (2, 23), "{summary:?}");
+    assert!(bench.why("larger").contains("the source is kept"), "{}", bench.why("larger"));
+    assert!(bench.why("other").contains("other content"), "{}", bench.why("other"));
+    assert_eq!(bench.there("larger").unwrap(), b"123");
+    assert_eq!(bench.there("other").unwrap(), b"321");
+    assert_eq!(bench.there("smaller").unwrap(), b"123");
+    assert_eq!(bench.names(&bench.source()), ["DONE/same", "DONE/smaller", "larger", "other"]);
+    let summary = bench.run().await;
+    assert_eq!(summary.failed, 2, "it is told every time");
+}
+
+#[tokio::test]
+async fn two_sources_never_share_a_flat_name() {
+    let mut bench = Bench::new();
+    bench.spec.layout = Layout::Flat;
+    bench.folders = ["x", "y"].map(|name| RelPath::new(name.as_bytes()).unwrap()).into();
+    bench.put("x/a.csv", b"of x");
+    bench.put("y/a.csv", b"of y!");
+    let summary = bench.run().await;
+    assert_eq!((summary.delivered, summary.failed), (1, 1));
+    assert_eq!(bench.there("a.csv").unwrap(), b"of x");
+    assert!(bench.why("y/a.csv").contains("x/a.csv gets the same name"));
+
+    let mut bench = Bench { spec: bench.spec.clone(), ..Bench::new() };
+    bench.spec.overwrite = Overwrite::Rename;
+    bench.folders = ["x", "y"].map(|name| RelPath::new(name.as_bytes()).unwrap()).into();
+    bench.put("x/a.csv", b"of x");
+    bench.put("y/a.csv", b"of y!");
+    assert_eq!(bench.run().await.delivered, 2);
+    assert_eq!(bench.there("a-1.csv").unwrap(), b"of y!");
+}
+
+#[tokio::test]
+async fn s13_what_cannot_be_moved_is_delivered_and_only_moved_later() {
+    let bench = Bench::new().action(Action::Move, false);
+    bench.put("a", b"content");
+    // Something that is no directory where DONE should be: also root cannot make that.
+    bench.put("DONE", b"");
+    let mut bench = bench;
+    bench.spec.file_pattern = regex::bytes::Regex::new("^a$").unwrap();
+    let summary = bench.run().await;
+    assert_eq!((summary.failed, summary.exit_code), (1, 23), "{summary:?}");
+    assert!(bench.why("a").contains("delivered as a, but the source stays"), "{}", bench.why("a"));
+    assert_eq!(bench.there("a").unwrap(), b"content");
+    assert!(bench.here("a").is_some());
+    std::fs::remove_file(bench.source().join("DONE")).unwrap();
+    std::fs::remove_file(bench.destination().join("a")).unwrap();
+    let summary = bench.run().await;
+    assert_eq!((summary.recovered, summary.delivered, summary.bytes), (1, 0, 0), "{summary:?}");
+    assert_eq!(bench.there("a"), None, "not sent again");
+    assert_eq!(bench.names(&bench.source()), ["DONE/a"]);
+}
+
+#[tokio::test]
+async fn s15_a_young_file_waits_and_says_so() {
+    let mut bench = Bench::new();
+    bench.spec.min_age = Duration::from_secs(1800);
+    bench.put("young", b"1");
+    bench.put("old", b"1");
+    bench.put("future", b"1");
+    age(&bench, "old", Duration::from_secs(4000));
+    let file = std::fs::File::options().write(true).open(bench.source().join("future")).unwrap();
+    file.set_modified(SystemTime::now() + Duration::from_secs(26 * 3600)).unwrap();
+    let summary = bench.run().await;
+    assert_eq!((summary.delivered, summary.skipped), (1, 2), "{summary:?}");
+    assert!(bench.why("young").contains("by the server's clock"), "{}", bench.why("young"));
+    assert!(bench.why("future").contains("ahead of the server's clock"));
+}
+
+#[tokio::test]
+async fn s16_a_file_that_grows_between_two_looks_waits() {
+    let mut bench = Bench::new();
+    bench.spec.stable = Duration::from_millis(200);
+    bench.put("grows", b"1");
+    bench.put("rests", b"1");
+    let path = bench.source().join("grows");
+    let grow = async {
+        tokio::time::sleep(Duration::from_millis(80)).await;
+        std::fs::write(path, b"12").unwrap();
+    };
+    let (summary, ()) = tokio::join!(bench.run(), grow);
+    assert_eq!((summary.delivered, summary.skipped), (1, 1));
+    assert!(bench.why("grows").contains("two looks"));
+}
+
+#[tokio::test]
+async fn s27_missing_and_linked_folders_are_told_and_the_rest_goes_on() {
+    let mut bench = Bench::new();
+    bench.folders =
+        ["2026/01", "link", "ok"].map(|name| RelPath::new(name.as_bytes()).unwrap()).into();
+    bench.put("ok/a", b"1");
+    std::os::unix::fs::symlink("ok", bench.source().join("link")).unwrap();
+    let summary = bench.run().await;
+    assert_eq!((summary.delivered, summary.exit_code), (1, 0));
+    assert_eq!(summary.missing_folders, ["2026/01"]);
+    let events = bench.events.lock().unwrap();
+    let told = |text: &str| {
+        events.iter().any(|e| matches!(e, JobEvent::Note { text: note, .. } if note.contains(text)))
+    };
+    assert!(told("links are not followed") && told("2026/01 is not there"));
+}
+
+#[tokio::test]
+async fn large_files_go_in_ranges() {
+    let mut bench = Bench::new().action(Action::Delete, false);
+    bench.spec.transfer.large_file_threshold = 1 << 20;
+    bench.spec.transfer.chunk_size = 1 << 20;
+    let content: Vec<u8> = (0..1_400_000_u32).flat_map(u32::to_le_bytes).collect();
+    bench.put("large", &content);
+    std::fs::set_permissions(bench.source().join("large"), std::fs::Permissions::from_mode(0o640))
+        .unwrap();
+    let summary = bench.run().await;
+    assert_eq!(
+        (summary.delivered, summary.bytes),
+        (1, content.len() as u64),
+        "{}",
+        bench.why("large")
+    );
+    assert!(bench.there("large").unwrap() == content);
+    let mode = std::fs::metadata(bench.destination().join("large")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o640);
+}
+
+#[tokio::test]
+async fn a_stopped_run_ends_with_20_and_the_next_one_goes_on() {
+    let bench = Bench::new();
+    bench.put("a", b"1");
+    bench.stop.halt(Halt::Cancelled);
+    let summary = bench.run().await;
+    assert_eq!((summary.delivered, summary.exit_code), (0, 20));
+    let bench = Bench { stop: crate::job::run::Stop::new(), ..bench };
+    assert_eq!(bench.run().await.delivered, 1);
+}
+
+#[tokio::test]
+async fn a_dry_run_tells_what_a_run_does_and_touches_nothing() {
+    let bench = Bench::new().action(Action::Move, true);
+    bench.put("a", b"123");
+    bench.put_there("a", b"1");
+    bench.put("b", b"12");
+    let before = (bench.names(&bench.source()), bench.names(&bench.destination()));
+    let summary = dry_run(bench.order(), Vec::new(), bench.listener(), &bench.stop).await;
+    assert_eq!((summary.delivered, summary.bytes, summary.exit_code), (2, 5, 0));
+    assert_eq!(before, (bench.names(&bench.source()), bench.names(&bench.destination())));
+    let events = bench.events.lock().unwrap();
+    let steps: Vec<_> = events
+        .iter()
+        .filter_map(|event| match event {
+            JobEvent::Planned { file, steps, .. } => Some(format!("{file}: {}", steps.join(", "))),
+            _ => None,
+        })
+        .collect();
+    let after = "zip the source to DONE/ and delete it";
+    assert_eq!(
+        steps,
+        [format!("a: copy, replacing one of 1 bytes, {after}"), format!("b: copy, {after}")]
+    );
+}
