@@ -315,6 +315,14 @@ impl Pieces {
 }
 
 impl Writer<'_> {
+    /// Another one the same way in, which is settled by itself.
+    pub fn again(&self) -> Self {
+        match self {
+            Writer::Local(it) => Writer::Local(it),
+            Writer::Sftp(it) => Writer::Sftp(it.again()),
+        }
+    }
+
     /// Queues content for an offset. It is on its way, not written: see [`Writer::settle`]. Waits
     /// while too much is on its way.
     ///
@@ -384,7 +392,8 @@ impl Sink {
     /// Settles, cuts or extends to `size`, sets metadata, syncs if `durable`, closes.
     ///
     /// # Errors
-    /// [`Reason::NotDurable`] where `durable` was asked and the place cannot promise it.
+    /// [`Reason::NotDurable`] where `durable` was asked and the place cannot promise it;
+    /// [`Reason::Changed`] when the place then tells another length.
     pub async fn close(self, size: u64, meta: SetMeta, durable: bool) -> Result<()> {
         each!(Sink, self, it => it.close(size, meta, durable).await)
     }

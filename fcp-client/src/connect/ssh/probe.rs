@@ -49,21 +49,25 @@ pub struct Settings {
 
 /// Asks ssh. `None` for other programs, for a very old ssh, and for one that takes too long.
 pub(super) fn probe(place: &Place, options: &SshOptions) -> Option<HostFacts> {
-    settings(place, options)?.facts()
+    let asked = settings(place, options);
+    asked.inspect_err(|error| tracing::debug!("ssh -G: {error}")).ok()?.facts()
 }
 
-/// Asks ssh for all of it; reaches nobody. `None` as there.
-pub fn settings(place: &Place, options: &SshOptions) -> Option<Settings> {
+/// Asks ssh for all of it; reaches nobody.
+///
+/// # Errors
+/// `NotFound` where there is no ssh, or another program; others when it does not understand its
+/// configuration, is very old, or takes too long.
+pub fn settings(place: &Place, options: &SshOptions) -> io::Result<Settings> {
     if !options.is_openssh() {
-        return None;
+        return Err(io::ErrorKind::NotFound.into());
     }
     let end = Instant::now() + PATIENCE;
     let (real, plain) = std::thread::scope(|scope| {
         let plain = scope.spawn(|| output(&default_arguments(options), end).ok());
         (output(&probe_arguments(place, options), end), plain.join().ok().flatten())
     });
-    let real = real.inspect_err(|error| tracing::debug!("ssh -G: {error}")).ok()?;
-    Some(Settings { real, plain })
+    Ok(Settings { real: real?, plain })
 }
 
 impl Settings {

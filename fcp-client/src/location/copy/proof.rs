@@ -7,6 +7,7 @@
 //! again where the source is near, or told by the source's own tool. What is left is reading the
 //! copy back.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::Stage;
@@ -40,10 +41,16 @@ pub(super) async fn prove(
         // A shell may see other files than SFTP does; what reads back decides.
         tracing::warn!("{}: {} finds {theirs} for {ours}", stage.to.name(), theirs.by);
     }
-    let sha256 = read_whole(copied, |range| sink.read_back(range), false).await?;
-    match sha256 {
-        Some((sha256, _)) => Ok((Some(sha256), READ_BACK)),
-        None => Err(differs(stage, "what is written there reads back differently")),
+    let different = || differs(stage, "what is written there reads back differently");
+    if let Some(sha256) = &copied.sha256 {
+        let same = read_whole(copied, |range| sink.read_back(range), |_| {}).await?;
+        return same.then(|| (Some(sha256.clone()), READ_BACK)).ok_or_else(different);
+    }
+    let mut hasher = Hasher::new(false);
+    let read = read_whole(copied, |range| sink.read_back(range), |content| hasher.update(content));
+    match read.await? {
+        true => Ok((Some(hasher.finish().0), READ_BACK)),
+        false => Err(different()),
     }
 }
 
@@ -67,33 +74,32 @@ async fn of_source(
         return Ok(Some((sha256.clone(), Some(sha256))));
     }
     if stage.from.capabilities().near {
-        let md5 = kind == DigestKind::Md5;
-        let read = read_whole(copied, |range| source.read_range(range), md5).await?;
-        let Some((sha256, md5)) = read else {
+        let mut hasher = Hasher::new(kind == DigestKind::Md5);
+        let read = |range| source.read_range(range);
+        if !read_whole(copied, read, |content| hasher.update(content)).await? {
             let (place, path) = (stage.from.name(), stage.source.as_bytes());
             let text = "it changed while it was copied";
             return Err(LocationError::new(place, Op::Read, path, Reason::Changed, text));
-        };
+        }
+        let (sha256, md5) = hasher.finish();
         return Ok(Some((md5.unwrap_or_else(|| sha256.clone()), Some(sha256))));
     }
     let ours = stage.from.digest(stage.source, &[kind]).await?;
     Ok(ours.filter(|ours| ours.kind == kind).map(|ours| (ours, copied.sha256.clone())))
 }
 
-/// Reads all ranges in order; `None` when one is not what it was.
+/// Reads all ranges in order, and `each` piece besides; whether every one is what it was.
 async fn read_whole(
     copied: &Copied,
-    read: impl Fn(std::ops::Range<u64>) -> Pieces,
-    with_md5: bool,
-) -> Result<Option<(Digest, Option<Digest>)>> {
-    let mut hasher = Hasher::new(with_md5);
+    read: impl Fn(Range<u64>) -> Pieces,
+    mut each: impl FnMut(&[u8]),
+) -> Result<bool> {
     for (range, digest) in &copied.ranges {
-        let found = digest_of(read(range.clone()), |content| hasher.update(content)).await?;
-        if found != *digest {
-            return Ok(None);
+        if digest_of(read(range.clone()), &mut each).await? != *digest {
+            return Ok(false);
         }
     }
-    Ok(Some(hasher.finish()))
+    Ok(true)
 }
 
 /// The copy is not what was read.

@@ -23,7 +23,13 @@ pub async fn publish(
     seen: Option<Meta>,
 ) -> Result<()> {
     let Some(seen) = seen else {
-        return to.rename_new(temp, path).await;
+        return match to.rename_new(temp, path).await {
+            // It may be the copy itself that has the name.
+            Err(error) if error.reason == Reason::Exists && to.stat(temp).await?.is_none() => {
+                Err(gone(to, temp))
+            }
+            done => done,
+        };
     };
     if !to.capabilities().replaces {
         to.recover_replace(path).await?;
@@ -34,9 +40,7 @@ pub async fn publish(
         }
         Some(now) if now.is_same_version(&seen) => to.replace(temp, path).await,
         // It may be the copy itself that has the name.
-        _ if to.stat(temp).await?.is_none() => {
-            Err(in_the_way(to, temp, Reason::NotFound, "the staged copy is gone"))
-        }
+        _ if to.stat(temp).await?.is_none() => Err(gone(to, temp)),
         None => to.rename_new(temp, path).await,
         Some(_) => {
             let text = "somebody changed it since we looked; nothing was replaced";
@@ -108,6 +112,10 @@ fn candidates(at: &Location, wanted: &RelPath) -> Result<impl Iterator<Item = Re
 fn split(at: &Location, path: &RelPath) -> Result<(RelPath, Name)> {
     path.split_last()
         .ok_or_else(|| in_the_way(at, path, Reason::IsDirectory, "it is the folder itself"))
+}
+
+fn gone(to: &Location, temp: &RelPath) -> LocationError {
+    in_the_way(to, temp, Reason::NotFound, "the staged copy is gone")
 }
 
 fn no_number(at: &Location, wanted: &RelPath) -> LocationError {

@@ -63,7 +63,8 @@ impl Transfer {
     /// Moves everything in order, by one stream, and hashes it on the way.
     pub(super) async fn run_hashed(self, size: u64) -> Result<(Vec<Done>, Digest)> {
         let mut hasher = Hasher::new(false);
-        let (done, writer) = self.range(0..size, Some(&mut hasher)).await?;
+        let writer = self.sink.writer().await;
+        let done = self.range(0..size, &writer, Some(&mut hasher)).await?;
         self.written(done.clone(), writer).await?;
         Ok((vec![done], hasher.finish().0))
     }
@@ -71,6 +72,7 @@ impl Transfer {
     async fn work(self, todo: Arc<Mutex<VecDeque<Range<u64>>>>) -> Result<Vec<Done>> {
         let mut done = Vec::new();
         let mut before = None;
+        let way = self.sink.writer().await;
         // The answers to the last writes of a range come while the next one is on its way.
         while let Some(range) = next(&todo) {
             let settle = async {
@@ -79,7 +81,8 @@ impl Transfer {
                     None => Ok(()),
                 }
             };
-            let ((moved, writer), ()) = tokio::try_join!(self.range(range, None), settle)?;
+            let writer = way.again();
+            let (moved, ()) = tokio::try_join!(self.range(range, &writer, None), settle)?;
             done.push(moved.clone());
             before = Some((moved, writer));
         }
@@ -92,9 +95,9 @@ impl Transfer {
     async fn range(
         &self,
         range: Range<u64>,
+        writer: &Writer<'_>,
         mut hasher: Option<&mut Hasher>,
-    ) -> Result<(Done, Writer<'_>)> {
-        let writer = self.sink.writer().await;
+    ) -> Result<Done> {
         let mut pieces = self.source.read_range(range.clone());
         let mut hash = XxHash3_128::new();
         while let Some(piece) = pieces.next().await {
@@ -110,7 +113,7 @@ impl Transfer {
             writer.write_at(at, content).await?;
             self.watch.moved(length);
         }
-        Ok(((range, hash.finish_128()), writer))
+        Ok((range, hash.finish_128()))
     }
 
     async fn written(&self, (range, digest): Done, writer: Writer<'_>) -> Result<()> {
@@ -148,14 +151,14 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_cut_at_multiples() {
-        let cut = |done: &[Range<u64>], size| {
-            let done: Vec<Done> = done.iter().map(|range| (range.clone(), 0)).collect();
+        let cut = |done: &[(u64, u64)], size| {
+            let done: Vec<Done> = done.iter().map(|(start, end)| (*start..*end, 0)).collect();
             Vec::from(missing(&done, size, 10))
         };
         assert_eq!(cut(&[], 0), vec![]);
         assert_eq!(cut(&[], 25), vec![0..10, 10..20, 20..25]);
-        assert_eq!(cut(&[10..20], 25), vec![0..10, 20..25]);
-        assert_eq!(cut(&[0..5, 15..17], 25), vec![5..10, 10..15, 17..20, 20..25]);
-        assert_eq!(cut(&[0..25], 25), vec![]);
+        assert_eq!(cut(&[(10, 20)], 25), vec![0..10, 20..25]);
+        assert_eq!(cut(&[(0, 5), (15, 17)], 25), vec![5..10, 10..15, 17..20, 20..25]);
+        assert_eq!(cut(&[(0, 25)], 25), vec![]);
     }
 }

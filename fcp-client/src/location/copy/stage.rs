@@ -16,13 +16,18 @@ const SMALL: u64 = 255 * 1024;
 /// # Errors
 /// [`Reason::Exists`] when `temp` is there and [`Stage::done`] is empty: whoever knows that it is
 /// its own removes it first, with [`discard`]. [`Reason::Changed`] when the source is not what was
-/// listed any more, or when the copy reads back differently; [`Reason::Cancelled`]; and those of
-/// both locations. What was staged is removed, but for large files that another try may go on
+/// listed any more, or when the copy reads back differently; [`Reason::NotDurable`] before anything is
+/// moved; [`Reason::Cancelled`]; and those of both locations. What was staged is removed, but for large files that another try may go on
 /// with, and where the destination is out of reach.
 pub async fn stage(stage: Stage<'_>) -> Result<Staged> {
     if stage.listed.kind != Kind::File {
         let text = "it is not a regular file";
         return Err(stage.failed(Op::Open, Reason::NotFile, text));
+    }
+    if stage.options.durable && !stage.to.capabilities().durable {
+        let (place, path) = (stage.to.name(), stage.temp.as_bytes());
+        let text = "it cannot promise that a file survives a power cut";
+        return Err(LocationError::new(place, Op::Sync, path, Reason::NotDurable, text));
     }
     if stage.watch.is_cancelled() {
         return Err(stage.failed(Op::Read, Reason::Cancelled, "it was stopped"));
@@ -72,8 +77,9 @@ async fn streamed(stage: &Stage<'_>) -> Result<Staged> {
         true => proof::prove(stage, &source, &sink, &copied).await?,
         false => (None, "size"),
     };
-    stage.check_unchanged(Some(source.stat().await?))?;
-    stage.check_unchanged(stage.from.stat(stage.source).await?)?;
+    let (open, named) = tokio::join!(source.stat(), stage.from.stat(stage.source));
+    stage.check_unchanged(Some(open?))?;
+    stage.check_unchanged(named?)?;
     close(stage, sink).await?;
     Ok(Staged { size, digest, proven_by, resumed })
 }
@@ -154,11 +160,7 @@ async fn close(stage: &Stage<'_>, sink: Arc<Sink>) -> Result<()> {
         // All tasks have ended; a clone that is left is a mistake of ours, not a good copy.
         return Err(stage.failed(Op::Close, Reason::Io, "it is still being written"));
     };
-    sink.close(size, options.meta, options.durable).await?;
-    match stage.to.stat(stage.temp).await? {
-        Some(now) if now.size == size && now.is_file() => Ok(()),
-        _ => Err(proof::differs(stage, "its length is not that of the source")),
-    }
+    sink.close(size, options.meta, options.durable).await
 }
 
 impl Stage<'_> {

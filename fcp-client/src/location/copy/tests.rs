@@ -2,69 +2,56 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use fcp_proto::path::RelPath;
-
 use super::*;
-use crate::location::local::Local;
+use crate::location::tests::support::{POOR, Place, content, path};
 use crate::location::{Reason, Result};
 
 #[derive(Default)]
-pub(super) struct Seen {
+struct Seen {
     moved: AtomicU64,
     ranges: Mutex<Vec<(Range<u64>, u128)>>,
-    stop: AtomicBool,
+    /// Stop once so much was moved.
+    stop_at: AtomicU64,
+    stopped: AtomicBool,
 }
 
 impl Watch for Seen {
     fn moved(&self, bytes: u64) {
-        self.moved.fetch_add(bytes, Ordering::Relaxed);
+        let moved = self.moved.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let stop_at = self.stop_at.load(Ordering::Relaxed);
+        self.stopped.store(stop_at > 0 && moved >= stop_at, Ordering::Relaxed);
     }
     fn written(&self, range: Range<u64>, digest: u128) {
         self.ranges.lock().unwrap().push((range, digest));
     }
     fn is_cancelled(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+        self.stopped.load(Ordering::Relaxed)
     }
-}
-
-pub(super) fn path(text: &str) -> RelPath {
-    RelPath::new(text.as_bytes()).unwrap()
-}
-
-pub(super) fn content(length: usize) -> Vec<u8> {
-    (0..length).map(|i| (i * 31 + i / 251) as u8).collect()
-}
-
-pub(super) fn options(proof: Proof) -> StageOptions {
-    let meta = SetMeta { mode: Some(0o640), mtime: None };
-    StageOptions { large: 4 << 20, chunk: 1 << 20, streams: 3, proof, durable: true, meta }
 }
 
 struct Pair {
-    _dirs: (tempfile::TempDir, tempfile::TempDir),
-    from: Location,
-    to: Location,
+    from: Place,
+    to: Place,
     seen: Arc<Seen>,
 }
 
-fn pair() -> Pair {
-    let dirs = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let from = Location::Local(Local::new(dirs.0.path()).unwrap());
-    let to = Location::Local(Local::new(dirs.1.path()).unwrap());
-    Pair { _dirs: dirs, from, to, seen: Arc::default() }
+/// Both ends: a folder here, OpenSSH with a shell, plain version 3 without one.
+async fn pairs() -> Vec<Pair> {
+    let pair = |from, to| Pair { from, to, seen: Arc::default() };
+    vec![
+        pair(Place::local(), Place::local()),
+        pair(Place::local(), Place::sftp().await),
+        pair(Place::local(), Place::sftp_without(POOR, false).await),
+        pair(Place::sftp().await, Place::local()),
+        pair(Place::sftp().await, Place::sftp().await),
+        pair(Place::sftp().await, Place::sftp_without(POOR, false).await),
+        pair(Place::sftp_without(POOR, false).await, Place::sftp().await),
+    ]
 }
 
 impl Pair {
-    fn put(&self, name: &str, content: &[u8]) {
-        std::fs::write(self._dirs.0.path().join(name), content).unwrap();
-    }
-
-    fn got(&self, name: &str) -> Vec<u8> {
-        std::fs::read(self._dirs.1.path().join(name)).unwrap()
-    }
-
     async fn stage(&self, proof: Proof, done: Vec<(Range<u64>, u128)>) -> Result<Staged> {
-        let listed = self.from.stat(&path("a")).await?.unwrap();
+        let listed = self.from.at.stat(&path("a")).await?.unwrap();
         self.stage_listed(listed, proof, done).await
     }
 
@@ -74,12 +61,15 @@ impl Pair {
         proof: Proof,
         done: Vec<(Range<u64>, u128)>,
     ) -> Result<Staged> {
-        let options = options(proof);
+        let meta = SetMeta { mode: Some(0o640), mtime: listed.mtime };
+        let durable = self.to.at.capabilities().durable;
+        let (large, chunk, streams) = (4 << 20, 1 << 20, 3);
+        let options = StageOptions { large, chunk, streams, proof, durable, meta };
         stage(Stage {
-            from: &self.from,
+            from: &self.from.at,
             source: &path("a"),
             listed,
-            to: &self.to,
+            to: &self.to.at,
             temp: &path(".tmp.a"),
             options: &options,
             done,
@@ -87,107 +77,237 @@ impl Pair {
         })
         .await
     }
+
+    fn told_ranges(&self) -> Vec<(Range<u64>, u128)> {
+        let mut done = std::mem::take(&mut *self.seen.ranges.lock().unwrap());
+        done.sort_by_key(|(range, _)| range.start);
+        done
+    }
 }
 
 const SIZES: [usize; 6] = [0, 1, 255 * 1024, 255 * 1024 + 1, 4 << 20, (6 << 20) + 5];
 
 #[tokio::test]
 async fn every_length_arrives_whole_and_is_proven() {
-    for size in SIZES {
-        for proof in [Proof::Size, Proof::Content] {
-            let pair = pair();
-            pair.put("a", &content(size));
+    for pair in pairs().await {
+        for (size, proof) in SIZES.iter().flat_map(|s| [(*s, Proof::Size), (*s, Proof::Content)]) {
+            pair.from.put("a", content(size));
+            pair.seen.moved.store(0, Ordering::Relaxed);
             let staged = pair.stage(proof, Vec::new()).await.unwrap();
-            assert_eq!(pair.got(".tmp.a"), content(size), "{size}");
+            assert_eq!(pair.to.get(".tmp.a"), content(size), "{size}");
             assert_eq!((staged.size, staged.resumed), (size as u64, 0));
             assert_eq!(pair.seen.moved.load(Ordering::Relaxed), size as u64);
             let proven = proof == Proof::Content;
-            assert_eq!(staged.digest, proven.then(|| hash::sha256(&content(size))), "{size}");
-            publish(&pair.to, &path(".tmp.a"), &path("a"), None).await.unwrap();
-            assert_eq!(pair.got("a"), content(size));
-            assert_eq!(pair.to.stat(&path("a")).await.unwrap().unwrap().mode, Some(0o640));
+            let digest = staged.digest.map(|digest| digest.to_string());
+            assert_eq!(digest, proven.then(|| hash::sha256(&content(size)).to_string()), "{size}");
+            publish(&pair.to.at, &path(".tmp.a"), &path("a"), None).await.unwrap();
+            let (is, was) =
+                (pair.to.at.stat(&path("a")).await, pair.from.at.stat(&path("a")).await);
+            let (is, was) = (is.unwrap().unwrap(), was.unwrap().unwrap());
+            assert_eq!(is.mode, Some(0o640));
+            assert_eq!(is.mtime.map(|t| t.secs), was.mtime.map(|t| t.secs));
+            std::fs::remove_file(pair.to.local_path("a")).unwrap();
         }
     }
 }
 
 #[tokio::test]
+async fn content_is_proven_by_the_server_where_it_can() {
+    let mut by = Vec::new();
+    for pair in pairs().await {
+        pair.from.put("a", content(5 << 20));
+        by.push(pair.stage(Proof::Content, Vec::new()).await.unwrap().proven_by);
+    }
+    let (tool, back) = ("sha256sum", "read back");
+    assert_eq!(by, [back, tool, back, back, tool, back, back]);
+}
+
+#[tokio::test]
 async fn s16_a_source_that_grew_is_not_delivered() {
-    for size in [10, 300 * 1024, 5 << 20] {
-        let pair = pair();
-        pair.put("a", &content(size));
-        let listed = pair.from.stat(&path("a")).await.unwrap().unwrap();
-        pair.put("a", &content(size + 1));
-        let error = pair.stage_listed(listed, Proof::Size, Vec::new()).await.unwrap_err();
-        assert_eq!(error.reason, Reason::Changed);
-        assert_eq!(pair.to.stat(&path(".tmp.a")).await.unwrap(), None, "the temp stayed");
+    for pair in pairs().await {
+        for size in [10, 300 * 1024, 5 << 20] {
+            pair.from.put("a", content(size));
+            let listed = pair.from.at.stat(&path("a")).await.unwrap().unwrap();
+            pair.from.put("a", content(size + 1));
+            let error = pair.stage_listed(listed, Proof::Size, Vec::new()).await.unwrap_err();
+            assert_eq!(error.reason, Reason::Changed);
+            assert!(!pair.to.has(".tmp.a"), "the temp stayed");
+        }
+    }
+}
+
+#[tokio::test]
+async fn s05_a_source_that_is_replaced_while_it_is_copied_is_not_delivered() {
+    for pair in pairs().await {
+        pair.from.put("a", content(5 << 20));
+        pair.from.put("b", content(5 << 20));
+        let swap = Arc::new(SwapOnce {
+            from: (pair.from.local_path("b"), pair.from.local_path("a")),
+            done: AtomicBool::default(),
+        });
+        let listed = pair.from.at.stat(&path("a")).await.unwrap().unwrap();
+        // Another time, or in whole seconds nobody could tell them apart.
+        let old = std::time::SystemTime::UNIX_EPOCH;
+        let b = std::fs::File::options().write(true).open(pair.from.local_path("b")).unwrap();
+        b.set_modified(old).unwrap();
+        let meta = SetMeta::default();
+        let (large, chunk, streams, durable) = (4 << 20, 1 << 20, 2, false);
+        let options = StageOptions { large, chunk, streams, proof: Proof::Size, durable, meta };
+        let staged = stage(Stage {
+            from: &pair.from.at,
+            source: &path("a"),
+            listed,
+            to: &pair.to.at,
+            temp: &path(".tmp.a"),
+            options: &options,
+            done: Vec::new(),
+            watch: swap,
+        })
+        .await;
+        assert_eq!(staged.unwrap_err().reason, Reason::Changed);
+        assert!(!pair.to.has(".tmp.a"), "the temp stayed");
+    }
+}
+
+struct SwapOnce {
+    from: (std::path::PathBuf, std::path::PathBuf),
+    done: AtomicBool,
+}
+
+impl Watch for SwapOnce {
+    fn moved(&self, bytes: u64) {
+        if bytes > 0 && !self.done.swap(true, Ordering::Relaxed) {
+            std::fs::rename(&self.from.0, &self.from.1).unwrap();
+        }
+    }
+    fn written(&self, _: Range<u64>, _: u128) {}
+    fn is_cancelled(&self) -> bool {
+        false
     }
 }
 
 #[tokio::test]
 async fn a_temp_of_somebody_else_stays() {
-    for size in [10, 300 * 1024, 5 << 20] {
-        let pair = pair();
-        pair.put("a", &content(size));
-        std::fs::write(pair._dirs.1.path().join(".tmp.a"), "theirs").unwrap();
-        let error = pair.stage(Proof::Size, Vec::new()).await.unwrap_err();
-        assert_eq!((error.reason, pair.got(".tmp.a")), (Reason::Exists, b"theirs".to_vec()));
+    for pair in pairs().await {
+        for size in [10, 300 * 1024, 5 << 20] {
+            pair.from.put("a", content(size));
+            pair.to.put(".tmp.a", "theirs");
+            let error = pair.stage(Proof::Size, Vec::new()).await.unwrap_err();
+            assert_eq!((error.reason, pair.to.get(".tmp.a")), (Reason::Exists, b"theirs".to_vec()));
+        }
     }
 }
 
 #[tokio::test]
 async fn s01_a_large_copy_goes_on_from_ranges_that_still_hold() {
-    let pair = pair();
-    let whole = content(6 << 20);
-    pair.put("a", &whole);
-    pair.stage(Proof::Size, Vec::new()).await.unwrap();
-    let mut done = std::mem::take(&mut *pair.seen.ranges.lock().unwrap());
-    done.sort_by_key(|(range, _)| range.start);
-    assert_eq!(done.len(), 6);
-    // One range rots, one was never told, and what is beyond the fourth was cut off.
-    let temp = pair._dirs.1.path().join(".tmp.a");
-    let mut bytes = whole[..4 << 20].to_vec();
-    bytes[100] ^= 1;
-    std::fs::write(&temp, bytes).unwrap();
-    done.remove(1);
-    let staged = pair.stage(Proof::Size, done).await.unwrap();
-    assert_eq!((staged.resumed, staged.proven_by), (2 << 20, "read back"));
-    assert_eq!(staged.digest, Some(hash::sha256(&whole)));
-    assert_eq!(pair.got(".tmp.a"), whole);
+    for pair in pairs().await {
+        let whole = content(6 << 20);
+        pair.from.put("a", &whole);
+        pair.stage(Proof::Size, Vec::new()).await.unwrap();
+        let mut done = pair.told_ranges();
+        assert_eq!(done.len(), 6);
+        // One was never told, and what is beyond the fourth was cut off.
+        let mut bytes = whole[..4 << 20].to_vec();
+        done.remove(1);
+        // Where ranges are read again, rot is found.
+        let near = pair.to.at.capabilities().near;
+        bytes[100] ^= u8::from(near);
+        pair.to.put(".tmp.a", bytes);
+        let staged = pair.stage(Proof::Size, done).await.unwrap();
+        assert_eq!(staged.resumed, if near { 2 << 20 } else { 3 << 20 });
+        assert_ne!(staged.proven_by, "size", "a resumed copy is proven by content");
+        assert_eq!(staged.digest.unwrap().to_string(), hash::sha256(&whole).to_string());
+        assert_eq!(pair.to.get(".tmp.a"), whole);
+    }
+}
+
+#[tokio::test]
+async fn s01_what_rots_at_a_far_temp_is_found_in_the_end() {
+    for pair in pairs().await.into_iter().filter(|pair| !pair.to.at.capabilities().near) {
+        pair.from.put("a", content(6 << 20));
+        pair.stage(Proof::Size, Vec::new()).await.unwrap();
+        let mut bytes = pair.to.get(".tmp.a");
+        bytes[100] ^= 1;
+        pair.to.put(".tmp.a", bytes);
+        let error = pair.stage(Proof::Size, pair.told_ranges()).await.unwrap_err();
+        assert_eq!(error.reason, Reason::Changed);
+        assert!(!pair.to.has(".tmp.a"), "the bad temp stayed");
+    }
+}
+
+#[tokio::test]
+async fn a_stopped_large_copy_leaves_what_the_next_one_needs() {
+    for pair in pairs().await {
+        pair.from.put("a", content(8 << 20));
+        pair.seen.stop_at.store(5 << 20, Ordering::Relaxed);
+        let error = pair.stage(Proof::Size, Vec::new()).await.unwrap_err();
+        assert_eq!(error.reason, Reason::Cancelled);
+        assert!(pair.to.has(".tmp.a"));
+        pair.seen.stop_at.store(0, Ordering::Relaxed);
+        pair.seen.stopped.store(false, Ordering::Relaxed);
+        let done = pair.told_ranges();
+        let told = done.iter().map(|(range, _)| range.end - range.start).sum::<u64>();
+        let staged = match told {
+            // Nothing was told in time: the caller begins afresh.
+            0 => {
+                discard(&pair.to.at, &path(".tmp.a")).await.unwrap();
+                pair.stage(Proof::Size, done).await.unwrap()
+            }
+            _ => pair.stage(Proof::Size, done).await.unwrap(),
+        };
+        assert_eq!(staged.resumed, told);
+        assert_eq!(pair.to.get(".tmp.a"), content(8 << 20));
+    }
 }
 
 #[tokio::test]
 async fn s20_nothing_is_replaced_but_what_was_seen() {
-    let pair = pair();
-    let write =
-        |name: &str, text: &str| std::fs::write(pair._dirs.1.path().join(name), text).unwrap();
-    write("old", "old");
-    let seen = pair.to.stat(&path("old")).await.unwrap();
-    write("new", "new");
-    let publish = |seen| {
-        let to = pair.to.clone();
-        async move { publish(&to, &path("new"), &path("old"), seen).await }
-    };
-    assert_eq!(publish(None).await.unwrap_err().reason, Reason::Exists);
-    write("old", "changed");
-    assert_eq!(publish(seen).await.unwrap_err().reason, Reason::Changed);
-    assert_eq!((pair.got("old"), pair.got("new")), (b"changed".to_vec(), b"new".to_vec()));
-    let seen = pair.to.stat(&path("old")).await.unwrap();
-    publish(seen).await.unwrap();
-    assert_eq!(pair.got("old"), b"new");
-    assert_eq!(publish(seen).await.unwrap_err().reason, Reason::NotFound);
+    for to in [Place::local(), Place::sftp().await, Place::sftp_without(POOR, false).await] {
+        to.put("old", "old");
+        let seen = to.at.stat(&path("old")).await.unwrap();
+        to.put("new", "new");
+        let publish = |seen| {
+            let at = to.at.clone();
+            async move { publish(&at, &path("new"), &path("old"), seen).await }
+        };
+        assert_eq!(publish(None).await.unwrap_err().reason, Reason::Exists);
+        to.put("old", "changed");
+        assert_eq!(publish(seen).await.unwrap_err().reason, Reason::Changed);
+        assert_eq!((to.get("old"), to.get("new")), (b"changed".to_vec(), b"new".to_vec()));
+        let seen = to.at.stat(&path("old")).await.unwrap();
+        publish(seen).await.unwrap();
+        assert_eq!(to.get("old"), b"new");
+        // Once more, as after an answer that got lost: it is not there, which tells that it is done.
+        assert_eq!(publish(seen).await.unwrap_err().reason, Reason::NotFound);
+        assert_eq!(publish(None).await.unwrap_err().reason, Reason::NotFound);
+    }
+}
+
+#[tokio::test]
+async fn s10_a_replace_that_was_cut_short_is_mended_by_the_next_publish() {
+    let to = Place::sftp_without(POOR, false).await;
+    to.put("a", "old");
+    to.put(".tmp.a", "new");
+    let seen = to.at.stat(&path("a")).await.unwrap();
+    std::fs::rename(to.local_path("a"), to.local_path(".tmp.a.old")).unwrap();
+    publish(&to.at, &path(".tmp.a"), &path("a"), seen).await.unwrap();
+    assert_eq!(to.get("a"), b"new");
+    assert!(!to.has(".tmp.a") && !to.has(".tmp.a.old"));
 }
 
 #[tokio::test]
 async fn a_name_clash_gets_a_number() {
-    let pair = pair();
-    for n in 0..3 {
-        std::fs::write(pair._dirs.1.path().join("in"), [n]).unwrap();
-        pair.to.make_dirs(&path("DONE/x")).await.unwrap();
-        let moved = rename_aside(&pair.to, &path("in"), &path("DONE/x/a.csv")).await.unwrap();
-        let wanted = ["DONE/x/a.csv", "DONE/x/a.1.csv", "DONE/x/a.2.csv"][usize::from(n)];
-        assert_eq!(moved, path(wanted));
-        assert_eq!(pair.got(wanted), [n]);
+    for at in [Place::local(), Place::sftp().await, Place::sftp_without(POOR, false).await] {
+        for n in 0..3 {
+            at.put("in", [n]);
+            at.at.make_dirs(&path("DONE/x")).await.unwrap();
+            let moved = rename_aside(&at.at, &path("in"), &path("DONE/x/a.csv")).await.unwrap();
+            let wanted = ["DONE/x/a.csv", "DONE/x/a.1.csv", "DONE/x/a.2.csv"][usize::from(n)];
+            assert_eq!(moved, path(wanted));
+            assert_eq!(at.get(wanted), [n]);
+        }
+        let free = free_name(&at.at, &path("DONE/x/a.csv")).await.unwrap();
+        assert_eq!(free, path("DONE/x/a.3.csv"));
+        assert_eq!(free_temp(&at.at, &path("DONE/b")).await.unwrap(), path("DONE/.tmp.b"));
     }
-    let free = free_name(&pair.to, &path("DONE/x/a.csv")).await.unwrap();
-    assert_eq!(free, path("DONE/x/a.3.csv"));
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use fcp_proto::path::RelPath;
@@ -10,8 +10,8 @@ use fcp_proto::path::RelPath;
 use super::Sftp;
 use super::lanes::{How, Lane, Lanes};
 use super::session::{self, RangeReader, RangeWriter, SessionError};
-use super::small::{PRIVATE, check_durable, check_file};
-use super::spot::{Spot, attrs_of, meta_of, told_by};
+use super::small::{PRIVATE, check_file};
+use super::spot::{attrs_of, meta_of, told_by};
 use super::wire::{Attrs, OpenFlags, StatusCode};
 use crate::location::{LocationError, Meta, Op, Reason, Result, SetMeta};
 
@@ -33,7 +33,8 @@ pub struct SftpSource {
 #[derive(Debug)]
 pub struct SftpSink {
     lanes: Arc<Lanes>,
-    writer: SftpWriter,
+    /// Of [`SftpSink::write_at`].
+    writer: OnceLock<SftpWriter>,
     /// Its length when it was opened.
     length: u64,
 }
@@ -62,9 +63,8 @@ pub(super) async fn open(sftp: &Sftp, path: &RelPath) -> Result<SftpSource> {
     // Opening follows a symlink, so the name itself is looked at in the same round trip.
     let opened = spot.session().open(&spot.full, OpenFlags::READ, Attrs::default());
     let (opened, stat) = tokio::join!(opened, spot.stat());
-    check_file(&spot, stat?)?;
+    let seen = Some(check_file(&spot, stat?)?);
     let handle = spot.told(Op::Open, opened).await?;
-    let seen = Some(spot.told(Op::Stat, handle.stat().await).await?);
     let first = Lane { handle, lease: spot.lease };
     Ok(SftpSource { lanes: Lanes::new(sftp, path, first, How { flags: OpenFlags::READ, seen }) })
 }
@@ -108,8 +108,7 @@ impl SftpSource {
 impl SftpSink {
     fn new(sftp: &Sftp, path: &RelPath, first: Lane, length: u64) -> SftpSink {
         let lanes = Lanes::new(sftp, path, first, How { flags: BOTH, seen: None });
-        let writer = SftpWriter::new(&lanes, Arc::clone(&lanes.first));
-        SftpSink { lanes, writer, length }
+        SftpSink { lanes, writer: OnceLock::new(), length }
     }
 
     /// As [`crate::location::Sink::writer`].
@@ -119,12 +118,16 @@ impl SftpSink {
 
     /// As [`crate::location::Sink::write_at`].
     pub async fn write_at(&self, offset: u64, content: Bytes) -> Result<()> {
-        self.writer.write_at(offset, content).await
+        let first = || SftpWriter::new(&self.lanes, Arc::clone(&self.lanes.first));
+        self.writer.get_or_init(first).write_at(offset, content).await
     }
 
     /// As [`crate::location::Sink::settle`].
     pub async fn settle(&self) -> Result<()> {
-        self.writer.settle().await
+        match self.writer.get() {
+            Some(writer) => writer.settle().await,
+            None => Ok(()),
+        }
     }
 
     /// As [`crate::location::Sink::read_back`].
@@ -139,9 +142,9 @@ impl SftpSink {
 
     /// As [`crate::location::Sink::close`].
     pub async fn close(self, size: u64, meta: SetMeta, durable: bool) -> Result<()> {
-        let SftpSink { lanes, writer, length } = self;
-        check_durable(&lanes.spot().await?, durable)?;
-        writer.settle().await?;
+        self.settle().await?;
+        let SftpSink { lanes, length, .. } = self;
+        lanes.sftp.check_durable(&lanes.path, durable)?;
         // What the others wrote is in before times are set and the file is synced.
         for other in lanes.take_others() {
             let closed = other.handle.clone().close().await;
@@ -154,8 +157,10 @@ impl SftpSink {
         }
         let done = handle.finish_write(size, Bytes::new(), attrs_of(meta), durable).await;
         let op = if durable { Op::Sync } else { Op::Close };
-        lanes.sftp.note_attrs(lanes.told(&lanes.first, op, done).await?.attrs);
-        Ok(())
+        let finished = lanes.told(&lanes.first, op, done).await?;
+        lanes.sftp.note_attrs(finished.attrs);
+        let now = lanes.told(&lanes.first, Op::Stat, finished.stat).await?;
+        lanes.sftp.check_length(&lanes.path, now, size)
     }
 }
 
@@ -163,6 +168,11 @@ impl SftpWriter {
     fn new(lanes: &Arc<Lanes>, lane: Arc<Lane>) -> SftpWriter {
         let writer = lane.handle.write_range();
         SftpWriter { lanes: Arc::clone(lanes), lane, writer }
+    }
+
+    /// As [`crate::location::Writer::again`].
+    pub fn again(&self) -> SftpWriter {
+        SftpWriter::new(&self.lanes, Arc::clone(&self.lane))
     }
 
     /// As [`crate::location::Writer::write_at`].
@@ -237,10 +247,6 @@ impl Lanes {
             let text = "the server does not tell its length";
             LocationError::new(place, Op::Stat, path, Reason::Unsupported, text)
         })
-    }
-
-    async fn spot(&self) -> Result<Spot<'_>> {
-        self.sftp.spot(&self.path).await
     }
 
     async fn told<T>(&self, lane: &Lane, op: Op, answer: session::Result<T>) -> Result<T> {

@@ -9,6 +9,7 @@ use super::pool::Lease;
 use super::session::{Handle, Session};
 use super::spot::meta_of;
 use super::wire::{Attrs, OpenFlags};
+use crate::location::Meta;
 
 /// One of the sessions over which a file is open.
 #[derive(Debug)]
@@ -32,7 +33,7 @@ pub(super) struct Lanes {
 pub(super) struct How {
     pub(super) flags: OpenFlags,
     /// What the first one is: another must be the same file. `None` for one that we write.
-    pub(super) seen: Option<Attrs>,
+    pub(super) seen: Option<Meta>,
 }
 
 #[derive(Debug, Default)]
@@ -90,7 +91,7 @@ impl Lanes {
         let handle = lease.open(&full, self.how.flags, Attrs::default()).await.ok()?;
         if let Some(seen) = &self.how.seen {
             let now = handle.stat().await.ok()?;
-            let same = meta_of(&now)?.is_same_version(&meta_of(seen)?);
+            let same = meta_of(&now)?.is_same_version(seen);
             same.then_some(())?;
         }
         Some(Lane { handle, lease })

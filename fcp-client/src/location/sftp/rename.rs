@@ -39,7 +39,7 @@ pub(super) async fn replace(from: &Spot<'_>, to: &RelPath) -> Result<()> {
         match from.session().posix_rename(&from.full, &full).await {
             Err(error) if error.code() == Some(StatusCode::OP_UNSUPPORTED) => {}
             Ok(()) => return Ok(()),
-            Err(error) => return Err(refused(from, to, &error).await),
+            Err(error) => return Err(refused(from, to, &error, true).await),
         }
     }
     let target = at(from, to);
@@ -86,12 +86,17 @@ async fn swap(from: &Spot<'_>, target: &Spot<'_>) -> Result<()> {
 async fn renamed(from: &Spot<'_>, to: &RelPath) -> Result<()> {
     match from.session().rename(&from.full, &from.sftp.full(to)).await {
         Ok(()) => Ok(()),
-        Err(error) => Err(refused(from, to, &error).await),
+        Err(error) => Err(refused(from, to, &error, false).await),
     }
 }
 
 /// Version 3 has no words for what may be wrong with two names, so both are looked at.
-async fn refused(from: &Spot<'_>, to: &RelPath, error: &SessionError) -> LocationError {
+async fn refused(
+    from: &Spot<'_>,
+    to: &RelPath,
+    error: &SessionError,
+    replacing: bool,
+) -> LocationError {
     if !is_vague(error) && !is_not_found(error) {
         return LocationError { path: both(from, to), ..from.failed(Op::Rename, error).await };
     }
@@ -99,7 +104,7 @@ async fn refused(from: &Spot<'_>, to: &RelPath, error: &SessionError) -> Locatio
     match tokio::join!(from.stat(), target.stat()) {
         (Err(error), _) | (_, Err(error)) => error,
         (Ok(from_is), Ok(to_is)) => {
-            let (reason, text) = judged(from_is, to_is, error);
+            let (reason, text) = judged(from_is, to_is, error, replacing);
             match text {
                 Some(text) => from.fail_to(to, reason, text),
                 None => {
@@ -114,13 +119,14 @@ fn judged(
     from: Option<Meta>,
     to: Option<Meta>,
     error: &SessionError,
+    replacing: bool,
 ) -> (Reason, Option<&'static str>) {
     match (from, to) {
         (None, _) => (Reason::NotFound, Some("it is not there")),
         (_, Some(to)) if to.kind == Kind::Dir => {
             (Reason::IsDirectory, Some("a directory has that name"))
         }
-        (_, Some(_)) => (Reason::Exists, Some("something has that name already")),
+        (_, Some(_)) if !replacing => (Reason::Exists, Some("something has that name already")),
         (_, None) if is_not_found(error) => {
             (Reason::NotDirectory, Some("the directory that it should go to is not there"))
         }

@@ -1,12 +1,14 @@
 //! Small files in as few round trips as SFTP can: one to open, one for all the rest.
 
 use bytes::Bytes;
+use fcp_proto::path::RelPath;
 
+use super::Sftp;
 use super::error::is_not_found;
 use super::session::SessionError;
 use super::spot::{Spot, attrs_of};
 use super::wire::{Attrs, OpenFlags};
-use crate::location::{Meta, Op, Reason, Result, SetMeta};
+use crate::location::{LocationError, Meta, Op, Reason, Result, SetMeta};
 
 /// Nobody else may read it until it is whole.
 pub(super) const PRIVATE: Attrs =
@@ -30,7 +32,7 @@ pub(super) async fn write(
     meta: SetMeta,
     durable: bool,
 ) -> Result<()> {
-    check_durable(spot, durable)?;
+    spot.sftp.check_durable(spot.path, durable)?;
     let size = content.len() as u64;
     let opened = spot.session().open(&spot.full, NEW, PRIVATE).await;
     let handle = spot.told_of_new(Op::Create, opened).await?;
@@ -38,11 +40,7 @@ pub(super) async fn write(
     let finished = spot.told(Op::Write, done).await?;
     spot.sftp.note_attrs(finished.attrs);
     let now = spot.told(Op::Stat, finished.stat).await?;
-    if now.size.is_some_and(|now| now != size) {
-        let text = "the server took all of it and has another length";
-        return Err(spot.fail(Op::Write, Reason::Changed, text));
-    }
-    Ok(())
+    spot.sftp.check_length(spot.path, now, size)
 }
 
 /// [`Reason::NotFound`] and [`Reason::NotFile`].
@@ -54,15 +52,27 @@ pub(super) fn check_file(spot: &Spot<'_>, now: Option<Meta>) -> Result<Meta> {
     }
 }
 
-pub(super) fn check_durable(spot: &Spot<'_>, durable: bool) -> Result<()> {
-    if durable && !spot.sftp.inner.can.fsync {
-        let text = "the server has no fsync@openssh.com, and may lose the file in a power cut";
-        return Err(spot.fail(Op::Sync, Reason::NotDurable, text));
+impl Sftp {
+    /// [`Reason::NotDurable`] where that cannot be promised.
+    pub(super) fn check_durable(&self, path: &RelPath, durable: bool) -> Result<()> {
+        if durable && !self.inner.can.fsync {
+            let text = "the server has no fsync@openssh.com, and may lose the file in a power cut";
+            let (place, path) = (self.name(), path.as_bytes());
+            return Err(LocationError::new(place, Op::Sync, path, Reason::NotDurable, text));
+        }
+        Ok(())
     }
-    Ok(())
-}
 
-impl super::Sftp {
+    /// S04: a server may say yes to every write and keep something else.
+    pub(super) fn check_length(&self, path: &RelPath, now: Attrs, size: u64) -> Result<()> {
+        if now.size.is_some_and(|now| now != size) {
+            let text = "the server took all of it and has another length";
+            let (place, path) = (self.name(), path.as_bytes());
+            return Err(LocationError::new(place, Op::Write, path, Reason::Changed, text));
+        }
+        Ok(())
+    }
+
     /// Servers that keep no modes or times of others are many, and their files arrive all the same.
     pub(super) fn note_attrs(&self, set: std::result::Result<(), SessionError>) {
         if let Err(error) = set

@@ -43,8 +43,9 @@ pub fn answer(args: &[OsString]) -> Option<ExitCode> {
         }
         return Some(ExitCode::SUCCESS);
     }
-    let socket = std::env::var_os(SOCKET)?;
-    let prompt = args.get(1).map(|arg| arg.to_string_lossy().into_owned()).unwrap_or_default();
+    // Whatever else ssh runs has this in its environment, too.
+    let [_, prompt] = args else { return None };
+    let (socket, prompt) = (std::env::var_os(SOCKET)?, prompt.to_string_lossy());
     let printed = fetch(Path::new(&socket), &prompt).and_then(|text| {
         let mut out = std::io::stdout().lock();
         out.write_all(text.as_bytes())?;

@@ -7,7 +7,7 @@ pub mod askpass;
 mod builtin;
 mod connection;
 mod failure;
-mod plan;
+pub(in crate::location::sftp) mod plan;
 mod prompt;
 mod system;
 
@@ -139,8 +139,19 @@ impl Door {
         let place = system::place(&login);
         let options = login.ssh.clone();
         let asked = tokio::task::spawn_blocking(move || ssh::settings(&place, &options)).await;
-        let settings = asked.ok().flatten();
-        let way = plan::way(&login, settings.as_ref(), &env);
+        let asked = asked.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+        let is_unclear = asked.as_ref().is_err_and(|e| e.kind() != std::io::ErrorKind::NotFound);
+        let settings = asked.ok();
+        let way = match plan::way(&login, settings.as_ref(), &env) {
+            // It says itself what is wrong with its configuration.
+            Way::Builtin(_) if is_unclear && login.dialer == Dialer::Auto => {
+                Way::System("ssh does not tell its configuration")
+            }
+            Way::Builtin(plan) if login.dialer == Dialer::Auto && settings.is_some() => {
+                keyed(&login, plan)
+            }
+            way => way,
+        };
         tracing::debug!("{}: {way:?}", login.name());
         Ok(Door { login: Arc::new(login), settings: Arc::new(settings), way })
     }
@@ -168,6 +179,16 @@ impl Door {
     }
 }
 
+/// Where nothing is named and no key is there that the built-in client can use, ssh may know more.
+fn keyed(login: &Login, plan: Box<plan::Plan>) -> Way {
+    let is_there = |path: &PathBuf| fcp_common::private::Stamp::of(path).is_some();
+    let has_key = plan.agent.is_some() || plan.keys.iter().any(is_there);
+    match has_key || !login.credentials.is_empty() {
+        true => Way::Builtin(plan),
+        false => Way::System("there is no key for the built-in client"),
+    }
+}
+
 fn check(login: &Login) -> Result<()> {
     let user = login.user.as_deref();
     crate::target::check_names(user, &login.host).map_err(|error| {
@@ -176,7 +197,9 @@ fn check(login: &Login) -> Result<()> {
     })
 }
 
-#[cfg(test)]
-mod testing;
+#[cfg(all(test, feature = "sftp"))]
+mod hostile;
+#[cfg(all(test, feature = "sftp"))]
+pub(in crate::location::sftp) mod testing;
 #[cfg(all(test, feature = "sftp"))]
 mod tests;

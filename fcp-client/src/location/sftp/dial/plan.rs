@@ -16,7 +16,7 @@ const KEYS: [&str; 3] = ["id_rsa", "id_ecdsa", "id_ed25519"];
 
 /// What the process is told by whoever started it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Env {
+pub(in crate::location::sftp) struct Env {
     /// `HOME`.
     pub(super) home: Option<PathBuf>,
     /// `FCP_KNOWN_HOSTS`.
@@ -55,6 +55,8 @@ pub(super) struct Plan {
     pub(super) agent: Option<PathBuf>,
     /// Of the agent's keys only those count whose public half lies beside one of `keys`.
     pub(super) only_keys: bool,
+    /// Whether names of new hosts are hashed.
+    pub(super) hashed: bool,
     pub(super) family: Family,
     pub(super) connect: Duration,
 }
@@ -177,6 +179,7 @@ fn plan(login: &Login, settings: Option<&Settings>, env: &Env) -> Plan {
         keys: keys(login, settings, env),
         agent: agent(settings, env),
         only_keys: get("identitiesonly") == Some("yes"),
+        hashed: get("hashknownhosts") == Some("yes"),
         family,
         connect: connect.map_or(CONNECT, Duration::from_secs),
         host,

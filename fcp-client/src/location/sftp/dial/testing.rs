@@ -12,10 +12,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::plan::Env;
 use super::{Connection, Credential, Dialer, Door, HostKeyRule, Login, Stream};
 use crate::connect::SshOptions;
-use crate::location::Result;
 
 /// A server on loopback; ended when dropped.
-pub(super) struct Sshd {
+pub(in crate::location::sftp) struct Sshd {
     child: Child,
     pub(super) port: u16,
     dir: tempfile::TempDir,
@@ -23,7 +22,7 @@ pub(super) struct Sshd {
 
 impl Sshd {
     /// `None`, with a notice, where there is no sshd. The first value of a keyword counts.
-    pub(super) fn start(lines: &str) -> Option<Sshd> {
+    pub(in crate::location::sftp) fn start(lines: &str) -> Option<Sshd> {
         let program = Path::new("/usr/sbin/sshd");
         if !program.is_file() {
             eprintln!("SKIPPED what needs sshd: there is no {}", program.display());
@@ -32,9 +31,7 @@ impl Sshd {
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let _ = fs::create_dir_all("/run/sshd");
-        for kind in ["ed25519", "rsa", "ecdsa"] {
-            keygen(&dir.path().join(format!("host_{kind}")), &["-t", kind]);
-        }
+        lay_keys(dir.path());
         fs::create_dir(dir.path().join("home")).unwrap();
         for _ in 0..5 {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -67,7 +64,12 @@ impl Sshd {
     }
 
     /// Makes a key that may log in as `user`.
-    pub(super) fn key(&self, user: &str, kind: &str, passphrase: &str) -> PathBuf {
+    pub(in crate::location::sftp) fn key(
+        &self,
+        user: &str,
+        kind: &str,
+        passphrase: &str,
+    ) -> PathBuf {
         let path = self.path(&format!("key_{kind}_{}", passphrase.len()));
         keygen(&path, &["-t", kind, "-N", passphrase]);
         self.authorize(user, &read(&pub_of(&path)));
@@ -99,7 +101,11 @@ impl Sshd {
     }
 
     /// A login that knows the ed25519 key of the server.
-    pub(super) fn login(&self, user: &str, credentials: Vec<Credential>) -> (Login, Env) {
+    pub(in crate::location::sftp) fn login(
+        &self,
+        user: &str,
+        credentials: Vec<Credential>,
+    ) -> (Login, Env) {
         let known = self.path("known_hosts");
         fs::write(&known, format!("{}\n", self.known("ed25519"))).unwrap();
         let login = Login {
@@ -117,7 +123,11 @@ impl Sshd {
     }
 
     /// The same for the system's ssh.
-    pub(super) fn system(&self, user: &str, credentials: Vec<Credential>) -> Login {
+    pub(in crate::location::sftp) fn system(
+        &self,
+        user: &str,
+        credentials: Vec<Credential>,
+    ) -> Login {
         let (mut login, env) = self.login(user, credentials);
         login.dialer = Dialer::System;
         login.ssh.config_file = Some("none".into());
@@ -137,6 +147,28 @@ impl Drop for Sshd {
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Host keys, made once, as that takes its time.
+fn lay_keys(dir: &Path) {
+    static KEYS: std::sync::OnceLock<Vec<(String, Vec<u8>)>> = std::sync::OnceLock::new();
+    let keys = KEYS.get_or_init(|| {
+        let made = tempfile::tempdir().unwrap();
+        for kind in ["ed25519", "rsa", "ecdsa"] {
+            keygen(&made.path().join(format!("host_{kind}")), &["-t", kind]);
+        }
+        let entries = fs::read_dir(made.path()).unwrap().map(Result::unwrap);
+        entries
+            .map(|entry| {
+                let name = entry.file_name().into_string().unwrap();
+                (name, fs::read(entry.path()).unwrap())
+            })
+            .collect()
+    });
+    for (name, contents) in keys {
+        fs::write(dir.join(name), contents).unwrap();
+        fs::set_permissions(dir.join(name), fs::Permissions::from_mode(0o600)).unwrap();
     }
 }
 
@@ -245,12 +277,19 @@ impl Drop for Agent {
 }
 
 /// Dials with this environment.
-pub(super) async fn dial((login, env): (Login, Env)) -> Result<Connection> {
+pub(super) async fn dial((login, env): (Login, Env)) -> crate::location::Result<Connection> {
     Door::find_with(login, env).await?.enter().await
 }
 
+/// The same, for a pool.
+pub(in crate::location::sftp) fn opener(
+    login: (Login, Env),
+) -> Box<crate::location::sftp::pool::Opener> {
+    Box::new(move || Box::pin(dial(login.clone())))
+}
+
 /// Greets as an SFTP client does; the version of the server.
-pub(super) async fn greet(stream: &mut Stream) -> std::io::Result<u32> {
+pub(in crate::location::sftp) async fn greet(stream: &mut Stream) -> std::io::Result<u32> {
     stream.writer.write_all(&[0, 0, 0, 5, 1, 0, 0, 0, 3]).await?;
     stream.writer.flush().await?;
     let mut head = [0; 9];

@@ -219,7 +219,9 @@ async fn accept_new_adds_a_host_once_and_refuses_a_change() {
     let env = Env { known_hosts: Some(known.clone()), ..env };
     works((login.clone(), env.clone())).await;
     works((login.clone(), env.clone())).await;
-    assert_eq!(fs::read_to_string(&known).unwrap(), format!("{}\n", sshd.known("ed25519")));
+    // Whether its name is hashed is for the system's ssh_config to say.
+    let text = fs::read_to_string(&known).unwrap();
+    assert!(text.lines().count() == 1 && text.contains(&sshd.host_key("ed25519")), "{text}");
     let own = fs::read_to_string(pub_of(&key)).unwrap();
     fs::write(&known, format!("[127.0.0.1]:{} {own}", sshd.port)).unwrap();
     refused((login, env), Reason::HostKey).await;
@@ -419,4 +421,67 @@ async fn auto_takes_the_builtin_one_unless_ssh_is_needed() {
     let began = Instant::now();
     let connection = dial((login, env)).await.unwrap();
     assert!(connection.max_channels() > 1 && began.elapsed() < Duration::from_secs(5));
+
+    let bad = sshd.path("bad_config");
+    fs::write(&bad, "NoSuchKeyword yes\n").unwrap();
+    let (mut login, env) = sshd.login("root", file(sshd.path("key_ed25519_0")));
+    login.dialer = Dialer::Auto;
+    login.ssh.config_file = Some(bad);
+    let error = refused((login, env), Reason::Unsupported).await;
+    assert!(
+        error.text.contains("NoSuchKeyword") || error.text.contains("nosuchkeyword"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn keyboard_interactive_through_pam_takes_the_password() {
+    if !std::path::Path::new("/etc/pam.d/sshd").is_file() {
+        eprintln!("SKIPPED what needs PAM: it has no sshd");
+        return;
+    }
+    let pam = "UsePAM yes\nPasswordAuthentication no\nKbdInteractiveAuthentication yes";
+    let Some(sshd) = Sshd::start(pam) else { return };
+    let Some(account) = Account::new("right#_one") else { return };
+    let with = |text: &str| vec![Credential::Password(secret(text))];
+    works(sshd.login(&account.name, with("right#_one"))).await;
+    refused(sshd.login(&account.name, with("wrong")), Reason::Login).await;
+}
+
+#[tokio::test]
+async fn a_login_of_two_steps_takes_both() {
+    let Some(sshd) = Sshd::start("AuthenticationMethods publickey,password") else { return };
+    let Some(account) = Account::new("right#_one") else { return };
+    let key = sshd.key(&account.name, "ed25519", "");
+    let mut both = file(key.clone());
+    both.push(Credential::Password(secret("right#_one")));
+    works(sshd.login(&account.name, both)).await;
+    let error = refused(sshd.login(&account.name, file(key)), Reason::Login).await;
+    assert!(error.text.contains("another is wanted"), "{error}");
+}
+
+#[tokio::test]
+async fn j06_no_secret_is_in_the_arguments_or_environment_of_ssh() {
+    let Some(sshd) = Sshd::start("") else { return };
+    let Some(account) = Account::new("planted-secret") else { return };
+    if !std::env::current_exe().unwrap().with_file_name("../fcp").is_file() {
+        eprintln!("SKIPPED what needs the program fcp: it was not built");
+        return;
+    }
+    let login = sshd.system(&account.name, vec![Credential::Password(secret("planted-secret"))]);
+    let connection = dial((login, Env::default())).await.unwrap();
+    let mut stream = connection.open_sftp().await.unwrap();
+    greet(&mut stream).await.unwrap();
+    let port = format!("-p\0{}\0", sshd.port);
+    let mut seen = 0;
+    for entry in fs::read_dir("/proc").unwrap().map(Result::unwrap) {
+        let read = |name: &str| fs::read(entry.path().join(name)).unwrap_or_default();
+        let args = String::from_utf8_lossy(&read("cmdline")).into_owned();
+        if args.starts_with("ssh\0") && args.contains(&port) {
+            seen += 1;
+            assert!(!args.contains("planted-secret"), "{args}");
+            assert!(!String::from_utf8_lossy(&read("environ")).contains("planted-secret"));
+        }
+    }
+    assert_eq!(seen, 1);
 }

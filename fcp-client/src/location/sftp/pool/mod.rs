@@ -13,14 +13,18 @@ use std::fmt;
 use std::future::Future;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, OnceCell};
+use tokio::time::timeout;
 
 use self::policy::{ATTEMPTS, pause};
 use self::state::{Slot, State, Step};
 use crate::location::sftp::dial::{self, Connection, Door, Login, Stream};
 use crate::location::{LocationError, Reason, Result};
+
+/// How long one more connection may take before its user goes on with a session of others.
+const IMPATIENCE: Duration = Duration::from_secs(5);
 
 /// What a pool keeps: something that speaks over a stream.
 pub trait Pooled: Send + Sync + Sized + 'static {
@@ -108,7 +112,7 @@ impl<S: Pooled> Pool<S> {
 }
 
 impl<S: Pooled> Inner<S> {
-    async fn lease(&self, may_grow: bool) -> Result<Lease<S>> {
+    async fn lease(self: &Arc<Self>, mut may_grow: bool) -> Result<Lease<S>> {
         let mut seen = self.lock().failures();
         loop {
             // Before the look at the state, so that no change is missed.
@@ -122,10 +126,11 @@ impl<S: Pooled> Inner<S> {
                     // What failed meanwhile failed for us, too.
                     continue;
                 }
-                Step::Dial => match self.dial().await {
+                Step::Dial => match self.dialed().await {
                     // It goes on with what there is.
-                    Err(error) if self.lock().has_sessions() => tracing::debug!("{error}"),
-                    done => return done,
+                    Some(Err(error)) if self.lock().has_sessions() => tracing::debug!("{error}"),
+                    Some(done) => return done,
+                    None => may_grow = false,
                 },
                 Step::Open(id, connection) => match self.open(id, &connection).await {
                     // It goes on with what there is, or over another connection.
@@ -137,10 +142,26 @@ impl<S: Pooled> Inner<S> {
         }
     }
 
+    /// One more connection, made in the background, so that who gives up does not end it, and
+    /// everybody goes on with what there is if it takes long; then `None`.
+    async fn dialed(self: &Arc<Self>) -> Option<Result<Lease<S>>> {
+        let inner = Arc::clone(self);
+        let reserved = Reserved { inner: Arc::clone(self), id: None };
+        let mut dialing = tokio::spawn(async move { inner.dial(reserved).await });
+        loop {
+            match timeout(IMPATIENCE, &mut dialing).await {
+                Ok(Ok(done)) => return Some(done),
+                // The runtime ends, or we have a bug.
+                Ok(Err(error)) => resume(error).await,
+                Err(_) if self.lock().has_sessions() => return None,
+                Err(_) => {}
+            }
+        }
+    }
+
     /// One more connection, and a session over it. As long as there is none at all, a server that
     /// takes no more connections for now is asked again.
-    async fn dial(&self) -> Result<Lease<S>> {
-        let reserved = Reserved { inner: self, id: None };
+    async fn dial(&self, reserved: Reserved<S>) -> Result<Lease<S>> {
         let mut made = self.connect().await;
         for attempt in 1..ATTEMPTS {
             let is_busy = made.as_ref().is_err_and(|error| error.reason == Reason::Busy);
@@ -170,8 +191,8 @@ impl<S: Pooled> Inner<S> {
     }
 
     /// One more session over a connection.
-    async fn open(&self, id: u64, connection: &Connection) -> Result<Lease<S>> {
-        let reserved = Reserved { inner: self, id: Some(id) };
+    async fn open(self: &Arc<Self>, id: u64, connection: &Connection) -> Result<Lease<S>> {
+        let reserved = Reserved { inner: Arc::clone(self), id: Some(id) };
         let begun = self.begin(connection).await;
         let mut state = self.lock();
         let begun = match begun {
@@ -202,16 +223,24 @@ impl<S: Pooled> Inner<S> {
 
 /// A place that is kept for a connection or channel that is being made, also when whoever makes it
 /// gives up.
-struct Reserved<'a, S: Pooled> {
-    inner: &'a Inner<S>,
+struct Reserved<S: Pooled> {
+    inner: Arc<Inner<S>>,
     id: Option<u64>,
 }
 
-impl<S: Pooled> Drop for Reserved<'_, S> {
+impl<S: Pooled> Drop for Reserved<S> {
     fn drop(&mut self) {
         self.inner.lock().release(self.id);
         self.inner.changed.notify_waiters();
     }
+}
+
+/// A task that did not end by itself: its panic is ours, and a runtime that ends asks no more.
+async fn resume(error: tokio::task::JoinError) -> ! {
+    if error.is_panic() {
+        std::panic::resume_unwind(error.into_panic());
+    }
+    std::future::pending().await
 }
 
 /// Any number.
@@ -268,7 +297,7 @@ fn lease<S: Pooled>(slot: &Arc<Slot<S>>, connection: &Connection) -> Lease<S> {
 }
 
 /// The failure of a host that is left alone.
-fn alone(last: &LocationError, left: std::time::Duration) -> LocationError {
+fn alone(last: &LocationError, left: Duration) -> LocationError {
     let seconds = left.as_secs().saturating_add(1);
     let text =
         format!("{}; after several failures in a row it is left alone for {seconds} s", last.text);

@@ -77,6 +77,22 @@ fn named_keys(login: &Login, plan: &Plan) -> Vec<std::path::PathBuf> {
     }
 }
 
+/// The agent's keys, those first whose public half lies beside a key file; no others, where
+/// ssh_config has it so.
+fn in_order(identities: Vec<AgentIdentity>, plan: &Plan) -> Vec<(AgentIdentity, PublicKey)> {
+    let named: Vec<PublicKey> = plan.keys.iter().filter_map(|path| keys::public(path)).collect();
+    let is_named = |key: &PublicKey| named.iter().any(|named| named.key_data() == key.key_data());
+    let all = identities.into_iter().map(|identity| {
+        let key = identity.public_key().into_owned();
+        (identity, key)
+    });
+    let (mut first, rest): (Vec<_>, Vec<_>) = all.partition(|(_, key)| is_named(key));
+    if !plan.only_keys {
+        first.extend(rest);
+    }
+    first
+}
+
 /// A login under way.
 struct Attempt<'a> {
     handle: &'a mut Handle<Client>,
@@ -249,16 +265,9 @@ impl Attempt<'_> {
                 return Ok(());
             }
         };
-        let wanted: Vec<PublicKey> = match plan.only_keys {
-            true => plan.keys.iter().filter_map(|path| keys::public(path)).collect(),
-            false => Vec::new(),
-        };
-        for identity in identities {
-            let key = identity.public_key().into_owned();
-            let is_wanted =
-                !plan.only_keys || wanted.iter().any(|w| w.key_data() == key.key_data());
-            if self.is_in || !self.may_try_key() || !is_wanted {
-                continue;
+        for (identity, key) in in_order(identities, plan) {
+            if self.is_in || !self.may_try_key() {
+                break;
             }
             let is_certificate = matches!(identity, AgentIdentity::Certificate { .. });
             if is_certificate || self.is_new(&key) {
@@ -344,6 +353,9 @@ impl Attempt<'_> {
             }
             AuthResult::Failure { remaining_methods, partial_success } => {
                 self.methods = Some(remaining_methods);
+                if partial_success {
+                    self.tried.push("one step was accepted, and another is wanted".to_owned());
+                }
                 Ok(partial_success)
             }
         }

@@ -18,6 +18,8 @@ pub(super) struct Judge {
     known: KnownHosts,
     /// The first one is where a new host is added.
     files: Vec<PathBuf>,
+    /// Whether its name is hashed there.
+    hashed: bool,
     /// How a user would log in by hand.
     by_hand: String,
 }
@@ -45,7 +47,12 @@ impl Judge {
         let reading = if rule.is_pin() { &[][..] } else { &files[..] };
         let known = KnownHosts::read(reading);
         let known = known.map_err(|error| format!("it is not known whom to trust: {error}"))?;
-        Ok(Judge { rule, host, known, files, by_hand })
+        Ok(Judge { rule, host, known, files, hashed: false, by_hand })
+    }
+
+    /// One that hashes the names of new hosts, or not.
+    pub(super) fn hashing(self, hashed: bool) -> Judge {
+        Judge { hashed, ..self }
     }
 
     /// What to ask the server to prove itself with, one list after the other until one is good:
@@ -129,7 +136,7 @@ impl Judge {
 
     fn accept(&self, key: &PublicKey) -> Result<(), String> {
         let file = self.files.first().ok_or("there is no file of known hosts to add it to")?;
-        match KnownHosts::append(file, &self.host, key) {
+        match KnownHosts::append(file, &self.host, key, self.hashed) {
             Ok(true) => {
                 tracing::warn!(
                     "{} is new: its key {} is added to {}",

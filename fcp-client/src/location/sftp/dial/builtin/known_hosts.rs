@@ -4,6 +4,7 @@
 //! A line that is not understood is skipped, as it can only make a host less known; but never one
 //! that revokes, or may.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use fcp_common::private::{self, PrivateError, Rule, shown};
@@ -58,6 +59,9 @@ pub(super) enum KnownHostsError {
     /// One cannot be read.
     #[error("{0}")]
     File(#[from] PrivateError),
+    /// The system gives no random bytes.
+    #[error("{0}")]
+    Random(#[from] io::Error),
     /// A line may revoke a key that we would take for good.
     #[error("line {number} of {} begins with @ and is not understood: mend or remove it", shown(.file))]
     Malformed {
@@ -84,6 +88,18 @@ impl Host {
             22 => self.name.clone(),
             port => format!("[{}]:{port}", self.name),
         }
+    }
+
+    /// As it stands in a line, so that nobody can read it there.
+    fn hashed(&self) -> Result<String, KnownHostsError> {
+        let mut salt = [0; 20];
+        let flags = rustix::rand::GetRandomFlags::empty();
+        let filled = rustix::rand::getrandom(&mut salt, flags).map_err(io::Error::from)?;
+        let mut mac =
+            mac(&salt[..filled]).ok_or(io::ErrorKind::InvalidInput).map_err(io::Error::from)?;
+        mac.update(self.spelled().as_bytes());
+        let hash = mac.finalize().into_bytes().into();
+        Ok(HostPatterns::HashedName { salt: salt[..filled].to_vec(), hash }.to_string())
     }
 
     /// Its name alone.
@@ -144,6 +160,7 @@ impl KnownHosts {
         file: &Path,
         host: &Host,
         key: &PublicKey,
+        hashed: bool,
     ) -> Result<bool, KnownHostsError> {
         let mut agrees = true;
         private::append(file, &RULE, |text| {
@@ -155,7 +172,8 @@ impl KnownHosts {
                 return Ok::<_, KnownHostsError>(String::new());
             }
             let gap = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
-            Ok(format!("{gap}{} {}\n", host.spelled(), key_text(key)))
+            let name = if hashed { host.hashed()? } else { host.spelled() };
+            Ok(format!("{gap}{name} {}\n", key_text(key)))
         })?;
         Ok(agrees)
     }
@@ -207,14 +225,18 @@ impl Line {
     fn is_about(&self, spelled: &str) -> bool {
         match &self.names {
             HostPatterns::HashedName { salt, hash } => {
-                // A key of any length is a key of HMAC.
-                let Ok(mut mac) = Hmac::<Sha1>::new_from_slice(salt) else { return false };
+                let Some(mut mac) = mac(salt) else { return false };
                 mac.update(spelled.as_bytes());
                 mac.verify_slice(hash).is_ok()
             }
             HostPatterns::Patterns(patterns) => matches_any(patterns, spelled),
         }
     }
+}
+
+/// A key of any length is a key of HMAC.
+fn mac(salt: &[u8]) -> Option<Hmac<Sha1>> {
+    Hmac::<Sha1>::new_from_slice(salt).ok()
 }
 
 /// Whether one of the patterns matches and no negated one does.
@@ -356,15 +378,28 @@ mod tests {
         let file = dir.path().join(".ssh/known_hosts");
         let (a, b) = (PublicKey::from_openssh(A).unwrap(), PublicKey::from_openssh(B).unwrap());
         let host = Host::new("h", 2222);
-        assert!(KnownHosts::append(&file, &host, &a).unwrap());
-        assert!(KnownHosts::append(&file, &host, &a).unwrap());
-        assert!(!KnownHosts::append(&file, &host, &b).unwrap());
+        assert!(KnownHosts::append(&file, &host, &a, false).unwrap());
+        assert!(KnownHosts::append(&file, &host, &a, false).unwrap());
+        assert!(!KnownHosts::append(&file, &host, &b, false).unwrap());
         assert_eq!(std::fs::read_to_string(&file).unwrap(), format!("[h]:2222 {A}\n"));
         std::fs::write(&file, "# no newline").unwrap();
-        assert!(KnownHosts::append(&file, &host, &a).unwrap());
+        assert!(KnownHosts::append(&file, &host, &a, false).unwrap());
         assert_eq!(
             std::fs::read_to_string(&file).unwrap(),
             format!("# no newline\n[h]:2222 {A}\n")
         );
+    }
+
+    #[test]
+    fn a_new_host_may_be_added_with_its_name_hashed() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("known_hosts");
+        let (host, key) = (Host::new("h", 2222), PublicKey::from_openssh(A).unwrap());
+        for _ in 0..2 {
+            assert!(KnownHosts::append(&file, &host, &key, true).unwrap());
+        }
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert!(text.starts_with("|1|") && text.lines().count() == 1, "{text}");
+        assert!(is_known(&text, "h", 2222) && !is_known(&text, "h", 22));
     }
 }

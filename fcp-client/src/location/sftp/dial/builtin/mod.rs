@@ -32,9 +32,9 @@ use crate::connect::ssh::has_aes;
 use crate::location::{LocationError, Reason};
 
 /// How long the server may take to greet and to agree on keys.
-const GREETING: Duration = Duration::from_secs(20);
+const GREETING: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 20 });
 /// How long a server may keep silent before we speak, although it should not.
-const FIRST_WORD: Duration = Duration::from_secs(3);
+const FIRST_WORD: Duration = Duration::from_secs(2);
 /// How long logging in may take. Servers make guessing slow, and an agent may ask its user.
 const AUTH: Duration = Duration::from_secs(60);
 /// Most bytes of banners before a login.
@@ -55,6 +55,13 @@ enum Stop {
 impl From<russh::Error> for Stop {
     fn from(error: russh::Error) -> Stop {
         Stop::Ssh(error)
+    }
+}
+
+impl Stop {
+    /// Whether the server has no key of the kind that was asked for.
+    fn is_other_kind(&self) -> bool {
+        matches!(self, Stop::Ssh(russh::Error::NoCommonAlgo { kind: AlgorithmKind::Key, .. }))
     }
 }
 
@@ -130,8 +137,8 @@ async fn judge(login: &Login, plan: &Plan) -> Result<Judge, String> {
         22 => format!("ssh {}@{}", plan.user, login.host),
         port => format!("ssh -p {port} {}@{}", plan.user, login.host),
     };
-    let (rule, files) = (login.host_key.clone(), plan.known_hosts.clone());
-    let read = move || Judge::new(&rule, host, files, by_hand);
+    let (rule, files, hashed) = (login.host_key.clone(), plan.known_hosts.clone(), plan.hashed);
+    let read = move || Judge::new(&rule, host, files, by_hand).map(|judge| judge.hashing(hashed));
     tokio::task::spawn_blocking(read).await.map_err(|error| error.to_string())?
 }
 
@@ -155,12 +162,14 @@ async fn greet(
             Ok(Err(stop)) => stop,
             Err(_) => return Err(server.failed(Reason::Timeout, "its greeting took too long")),
         };
+        let is_other_kind = stop.is_other_kind();
         let error = explain(server, stop, &judge, &farewell);
         // Only another kind of key may be the one that is pinned.
-        if error.reason != Reason::HostKey {
-            return Err(error);
+        match error.reason {
+            Reason::HostKey => last = Some(error),
+            _ if is_other_kind && offers.len() > 1 => last = last.or(Some(error)),
+            _ => return Err(error),
         }
-        last = Some(error);
     }
     Err(last.unwrap_or_else(|| server.failed(Reason::HostKey, "no kind of key can be checked")))
 }

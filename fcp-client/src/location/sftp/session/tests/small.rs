@@ -52,7 +52,8 @@ async fn writing_goes_out_at_once_and_in_order() {
     let attrs = Some(Attrs { permissions: Some(0o644), ..Attrs::default() });
     let done = soon(file.finish_write(7, vec![1; 40_000].into(), attrs, true)).await.unwrap();
     assert_eq!(done.attrs, Ok(()));
-    let expected = ["open", "write 7 32768", "write 32775 7232", "fsetstat", "fsync", "close"];
+    let expected =
+        ["open", "write 7 32768", "write 32775 7232", "fsetstat", "fsync", "fstat", "close"];
     assert_eq!(*log.lock().unwrap(), expected);
 }
 
@@ -61,7 +62,7 @@ async fn an_empty_file_needs_no_write() {
     let (session, log) = logging("nothing").await;
     let file = create(&session, b"f").await.unwrap();
     soon(file.finish_write(0, Bytes::new(), None, false)).await.unwrap();
-    assert_eq!(*log.lock().unwrap(), ["open", "close"]);
+    assert_eq!(*log.lock().unwrap(), ["open", "fstat", "close"]);
 }
 
 #[tokio::test]
