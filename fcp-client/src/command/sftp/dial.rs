@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::{io, mem};
 
-use tokio::io::{AsyncReadExt, AsyncWrite};
+use fcp_common::engine::Counters;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::unix::pipe::{Receiver, Sender};
 
 use super::host::{Host, Remote};
@@ -20,6 +21,7 @@ use crate::location::sftp::dial::{Connection, Future, Link, Output, Stream};
 use crate::location::sftp::pool::{Pool, PoolOptions};
 use crate::location::{LocationError, Op, Reason, Result};
 use crate::target::{self, Server};
+use crate::ui;
 
 /// Logins at one host, where nobody says how many: each brings a window and a core.
 const CONNECTIONS: u16 = 4;
@@ -36,7 +38,7 @@ const SFTP_ONLY: &[u8] = b"This service allows sftp connections only";
 pub(super) async fn login(
     server: &Server,
     config: &Resolved,
-    verbose: u8,
+    (verbose, counters): (u8, &Arc<Counters>),
 ) -> std::result::Result<Host, CliError> {
     let Server::Ssh { user, host, port } = server else {
         return Err(CliError::Unsupported(format!("{server} is no SFTP server")));
@@ -45,7 +47,8 @@ pub(super) async fn login(
     let options = ssh_options(config, verbose);
     let logins = off(move || SftpLogins::new(&place, &options)).await?;
     let commands = Arc::new(AtomicBool::new(true));
-    let dialer = Arc::new(Dialer { logins: Arc::new(logins), failed: Mutex::default(), commands });
+    let (logins, counters) = (Arc::new(logins), Arc::clone(counters));
+    let dialer = Arc::new(Dialer { logins, counters, failed: Mutex::default(), commands });
     let near = target::loopback(dialer.logins.hostname(), 1).is_some();
     let usual = if near { ON_LOOPBACK } else { CONNECTIONS };
     let most = usize::from(config.connections.value.unwrap_or(usual));
@@ -63,6 +66,7 @@ pub(super) async fn login(
     let pool = Pool::over(Box::new(opener), limits);
     // Now, while nothing else is said, as it may ask the user.
     pool.share().await.map_err(|error| dialer.why().unwrap_or(CliError::Place(error)))?;
+    ui::way(verbose, format_args!("{server}: over SFTP, by ssh, with up to {most} connections"));
     let options = SftpOptions { pool: limits, lanes: most, make_base: false };
     Ok(Host::There(Remote { pool, name, options, most }))
 }
@@ -70,6 +74,7 @@ pub(super) async fn login(
 /// Opens the streams of one host.
 struct Dialer {
     logins: Arc<SftpLogins>,
+    counters: Arc<Counters>,
     /// Why the first login failed: it is not tried again.
     failed: Mutex<Option<CliError>>,
     /// No command was refused so far.
@@ -102,9 +107,8 @@ impl Dialer {
         let logins = Arc::clone(&self.logins);
         let opened = off(move || logins.open()).await;
         match opened {
-            Ok(Ok(stream)) => {
-                primed(stream).map_err(|error| self.error(Reason::Lost, &error.to_string()))
-            }
+            Ok(Ok(stream)) => primed(stream, &self.counters)
+                .map_err(|error| self.error(Reason::Lost, &error.to_string())),
             Ok(Err(NoStream::Further(error))) => {
                 Err(self.error(Reason::Busy, &format!("no further connection: {error}")))
             }
@@ -167,17 +171,41 @@ impl Link for One {
 
 /// A stream as it was before its first words: it repeats what was said, and keeps the words that
 /// were said for it to itself.
-fn primed(stream: SftpStream) -> io::Result<Stream> {
+fn primed(stream: SftpStream, counters: &Arc<Counters>) -> io::Result<Stream> {
     let SftpStream { ssh, reader, writer, begun } = stream;
-    let reader = io::Cursor::new(begun).chain(Receiver::from_owned_fd(reader)?);
-    let writer = Writer { inner: Sender::from_owned_fd(writer)?, said: INIT.len(), ssh };
+    let counters = || Arc::clone(counters);
+    let inner = Receiver::from_owned_fd(reader)?;
+    let reader = io::Cursor::new(begun).chain(Counted { inner, counters: counters() });
+    let inner = Sender::from_owned_fd(writer)?;
+    let writer = Writer { inner, said: INIT.len(), counters: counters(), ssh };
     Ok(Stream { reader: Box::new(reader), writer: Box::new(writer) })
+}
+
+/// Counts what is read.
+struct Counted {
+    inner: Receiver,
+    counters: Arc<Counters>,
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let done = Pin::new(&mut self.inner).poll_read(context, buf);
+        let read = buf.filled().len() - before;
+        self.counters.wire_in.fetch_add(read as u64, Ordering::Relaxed);
+        done
+    }
 }
 
 /// Leaves out the first bytes, which were said before. Holds the ssh.
 struct Writer {
     inner: Sender,
     said: usize,
+    counters: Arc<Counters>,
     ssh: Arc<dyn std::any::Any + Send + Sync>,
 }
 
@@ -192,7 +220,11 @@ impl AsyncWrite for Writer {
             self.said -= skipped;
             return Poll::Ready(Ok(skipped));
         }
-        Pin::new(&mut self.inner).poll_write(context, buf)
+        let done = Pin::new(&mut self.inner).poll_write(context, buf);
+        if let Poll::Ready(Ok(written)) = &done {
+            self.counters.wire_out.fetch_add(*written as u64, Ordering::Relaxed);
+        }
+        done
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

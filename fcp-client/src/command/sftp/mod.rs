@@ -4,6 +4,7 @@
 //! about each entry, [`work`] copies, `ramp` asks for more connections, `finish` ends; `journal` is what a cut run leaves for the
 //! next one. What a user sees is what our own sessions show.
 
+mod again;
 mod destination;
 mod dial;
 mod ends;

@@ -204,6 +204,23 @@ fn filters_and_switches_leave_out_what_they_name() {
 }
 
 #[test]
+fn a_tree_is_not_copied_into_itself() {
+    let temp = tempfile::tempdir().unwrap();
+    let src = temp.path().join("src");
+    tree(&src);
+    for (made, told_of) in [("sub/new", 0), ("sub/new", 1)] {
+        let to = src.join(made);
+        let (done, told) = copy(&[], &[&src], to.to_str().unwrap());
+        done.unwrap();
+        let found = told.iter().filter(|line| line.contains("into itself")).count();
+        assert_eq!(found, told_of, "{told:?}");
+        assert!(to.join("src/sub").exists() && !to.join("src/sub/new").exists());
+    }
+    let (_, told) = copy(&[], &[&slashed(&src)], src.join("sub/two").to_str().unwrap());
+    assert!(!src.join("sub/two/sub/two").exists(), "{told:?}");
+}
+
+#[test]
 fn of_two_sources_with_one_name_the_first_one_counts() {
     let temp = tempfile::tempdir().unwrap();
     let at = |name: &str| temp.path().join(name);

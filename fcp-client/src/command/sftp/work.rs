@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
 use fcp_proto::packet::{Outcome, WireError};
@@ -13,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
+use super::again::{PAUSE, TRIES, again};
 use super::journal::{Partial, Version};
 use super::plan::Step;
 use super::tell::wire;
@@ -36,10 +36,6 @@ const RANGE: u64 = 8 << 20;
 const RANGES: usize = 4;
 /// From so many bytes on a host is asked for a digest before the content is.
 const WORTH_ASKING: u64 = 1 << 20;
-/// How often a file is begun when its source changes or the connection breaks.
-const TRIES: u32 = 3;
-/// How long to wait before a connection is tried again, for each time that it failed.
-const PAUSE: Duration = Duration::from_millis(500);
 
 /// Does all that comes until there is no more.
 pub(super) async fn work(
@@ -89,7 +85,7 @@ impl Shared {
             Step::Same => Ok(Outcome::Same),
             Step::Touch(meta) => self.touch(to, work, *meta).await,
             Step::Compare(meta) => {
-                if is_same(work, to).await? {
+                if again(|| is_same(work, to)).await? {
                     return match *meta == SetMeta::default() {
                         true => Ok(Outcome::Same),
                         false => self.touch(to, work, *meta).await,
@@ -106,7 +102,7 @@ impl Shared {
 
     async fn touch(&self, to: &Location, work: &Work, meta: SetMeta) -> Result<Outcome> {
         if !self.dry_run {
-            to.set_meta(&work.to, meta).await?;
+            again(|| to.set_meta(&work.to, meta)).await?;
         }
         Ok(Outcome::Metadata)
     }
@@ -251,7 +247,7 @@ impl Shared {
     }
 
     async fn link(&self, to: &Location, work: &Work) -> Result<Outcome> {
-        let content = work.root.at.read_link(&work.from).await?;
+        let content = again(|| work.root.at.read_link(&work.from)).await?;
         let replaces = match work.step {
             Step::Link { replaces } => replaces,
             Step::CompareLink { differs } if to.read_link(&work.to).await? == content => {
