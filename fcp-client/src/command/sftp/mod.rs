@@ -108,7 +108,9 @@ impl Copy<'_> {
         let source = capabilities(roots.first().map(|root| &root.at)).unwrap_or(COARSE);
         let rules = self.rules().between(source, capabilities(to.at.as_ref()).unwrap_or(COARSE));
         let journal = match &to.at {
-            Some(at) if !o.dry_run => Journal::open(journal::state_dir().as_deref(), at.name()),
+            Some(at) if !o.dry_run => {
+                Journal::open(journal::state_dir().as_deref(), &remembered_as(at))
+            }
             _ => Journal::open(None, ""),
         };
         Ok(Shared {
@@ -147,6 +149,16 @@ const COARSE: Capabilities = Capabilities {
     symlinks: true,
     near: false,
 };
+
+/// What the journals of a place are found by.
+fn remembered_as(at: &Location) -> String {
+    let mut name = at.name().to_owned();
+    if let (Location::Local(_), Ok(dir)) = (at, std::env::current_dir()) {
+        // Its name is as it was typed.
+        name.extend(["\0", &dir.to_string_lossy()]);
+    }
+    name
+}
 
 /// The error of a place that nothing can go on without.
 fn broken(error: &LocationError) -> CliError {
