@@ -377,6 +377,17 @@ fn links_of_a_pull_are_made_and_never_followed() {
 }
 
 #[test]
+fn content_is_synced_and_compressed_where_that_is_asked_for() {
+    let Some(world) = world() else { return };
+    let (src, dst) = (world.small("src"), world.path("dst"));
+    let args = ["--via", "sftp", "--fsync", "always", "-C", "--json"];
+    let told = ended(&mut world.push(&args, &slashed(&src), &dst));
+    told.assert_success();
+    rsync::assert_agrees(&src, &dst);
+    assert!(summary(&told)["wire_bytes_out"].as_u64().unwrap() > 100_000, "{told:?}");
+}
+
+#[test]
 fn from_host_to_host_through_here() {
     let Some(world) = world() else { return };
     let (src, dst) = (world.small("src"), world.path("dst"));
