@@ -39,7 +39,7 @@ pub(crate) struct Start {
     pub(crate) transport: Transport,
     pub(crate) permit: Permit,
     pub(crate) inlet: Inlet,
-    /// How long the first connection leaves content to others, and for ever while they live.
+    /// How long the first connection leaves most content to others, and all of it while they live.
     pub(crate) hold: Option<Duration>,
 }
 

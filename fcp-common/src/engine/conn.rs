@@ -58,9 +58,9 @@ impl Duplex {
         Ok(Duplex::new(reader, writer, move || closing.close()))
     }
 
-    /// Carries messages as ever, but content only while every living connection is a spare one and
-    /// `hold` has passed since the session began. For a way in that is slower than the
-    /// direct connections it leads to.
+    /// Carries messages as ever, but content only while every living connection is a spare one, and
+    /// only a little at a time until `hold` has passed since the session began. For a way in that
+    /// is slower than the direct connections it leads to.
     pub fn spare(self, hold: Duration) -> Duplex {
         Duplex { hold: Some(hold), ..self }
     }

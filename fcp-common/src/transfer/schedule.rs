@@ -26,7 +26,7 @@ pub struct Schedule {
     queue: VecDeque<FileId>,
     wanted: HashMap<FileId, RangeSet>,
     in_flight: BTreeMap<(FileId, u64), Flight>,
-    per_conn: HashMap<ConnId, usize>,
+    per_conn: HashMap<ConnId, Load>,
     /// Connections whose block was repeated elsewhere and that have done nothing since: two dead
     /// ones would hand it to each other for ever.
     suspect: HashSet<ConnId>,
@@ -43,6 +43,13 @@ struct Flight {
     conn: ConnId,
     since: Duration,
     repeated: bool,
+}
+
+/// What a connection has taken and not been acknowledged for.
+#[derive(Clone, Copy, Debug, Default)]
+struct Load {
+    blocks: usize,
+    bytes: u64,
 }
 
 impl Schedule {
@@ -69,12 +76,14 @@ impl Schedule {
         let key = (block.file, block.offset);
         let repeated = self.in_flight.remove(&key);
         if let Some(old) = repeated {
-            self.release(old.conn);
+            self.release(&old);
             self.suspect.insert(old.conn);
         }
         let flight = Flight { len: block.len, conn, since: now, repeated: repeated.is_some() };
         self.in_flight.insert(key, flight);
-        *self.per_conn.entry(conn).or_default() += 1;
+        let load = self.per_conn.entry(conn).or_default();
+        load.blocks += 1;
+        load.bytes += u64::from(block.len);
         Some(block)
     }
 
@@ -122,6 +131,11 @@ impl Schedule {
         }
     }
 
+    /// Bytes that `conn` has taken and that are not acknowledged.
+    pub fn in_flight(&self, conn: ConnId) -> u64 {
+        self.per_conn.get(&conn).map_or(0, |load| load.bytes)
+    }
+
     /// Whether a wanted block waits.
     pub fn has_fresh(&self) -> bool {
         !self.queue.is_empty()
@@ -149,7 +163,9 @@ impl Schedule {
     }
 
     fn overdue(&self, conn: ConnId, now: Duration) -> Option<Block> {
-        if self.suspect.contains(&conn) || self.per_conn.get(&conn).is_some_and(|n| *n > 0) {
+        if self.suspect.contains(&conn)
+            || self.per_conn.get(&conn).is_some_and(|load| load.blocks > 0)
+        {
             return None;
         }
         let patience = (self.usual * REPEAT_TIMES).clamp(REPEAT_AFTER, REPEAT_AT_LAST);
@@ -164,16 +180,17 @@ impl Schedule {
 
     fn land(&mut self, file: FileId, offset: u64) {
         if let Some(flight) = self.in_flight.remove(&(file, offset)) {
-            self.release(flight.conn);
+            self.release(&flight);
             if !flight.repeated {
                 self.suspect.remove(&flight.conn);
             }
         }
     }
 
-    fn release(&mut self, conn: ConnId) {
-        if let Some(n) = self.per_conn.get_mut(&conn) {
-            *n = n.saturating_sub(1);
+    fn release(&mut self, flight: &Flight) {
+        if let Some(load) = self.per_conn.get_mut(&flight.conn) {
+            load.blocks = load.blocks.saturating_sub(1);
+            load.bytes = load.bytes.saturating_sub(flight.len.into());
         }
     }
 }

@@ -29,6 +29,9 @@ use super::schedule::Schedule;
 const ENTRIES_AT_ONCE: usize = 200;
 /// A source that keeps changing is given up after this many fresh starts (case F05).
 const MAX_RESTARTS: u8 = 3;
+/// Content that a spare connection may have in flight before its hold is over: what small transfers
+/// need, and no more than a window of ssh, so that it is no burden once others have come.
+const HEAD_START: u64 = BLOCK;
 /// Hashes in one DIGESTS message: 2,000 blocks in 64,000 bytes.
 const HASHES_AT_ONCE: usize = 2000;
 
@@ -49,7 +52,8 @@ pub struct Sender<S> {
     walked: bool,
     finish_sent: bool,
     schedule: Schedule,
-    /// Living connections that leave content to others, and from when on they may have to carry it.
+    /// Living connections that leave content to others, and from when on they may have to carry all
+    /// of it.
     spares: HashMap<ConnId, Duration>,
     events: VecDeque<Event<S>>,
     closed: Option<Summary>,
@@ -128,8 +132,8 @@ impl<S: Clone> Sender<S> {
         self.link.handle_conn_opened(conn);
     }
 
-    /// `conn`, just opened, is a spare one: it carries content only while all that live are, and
-    /// not before `from`.
+    /// `conn`, just opened, is a spare one: it carries content only while all that live are. Before
+    /// `from` others are on their way, so that it takes no more than they would miss.
     pub fn handle_spare(&mut self, conn: ConnId, from: Duration) {
         self.spares.insert(conn, from);
     }
@@ -299,7 +303,7 @@ impl<S: Clone> Sender<S> {
     /// Whether any connection has anything to transmit now.
     pub fn has_any_transmit(&self, now: Duration) -> bool {
         // A spare carrier does not speak for the others, which may have content.
-        let content = self.schedule.has_fresh() && self.spare_due(now).is_none();
+        let content = self.schedule.has_fresh() && self.is_anyone_free(now);
         content || self.link.carrier().is_some_and(|carrier| self.has_transmit(carrier, now))
     }
 
@@ -332,7 +336,8 @@ impl<S: Clone> Sender<S> {
     }
 
     fn carries_content(&self, conn: ConnId, now: Duration) -> bool {
-        let may = |from: &Duration| self.has_only_spares() && now >= *from;
+        let has_room = || self.schedule.in_flight(conn) < HEAD_START;
+        let may = |from: &Duration| self.has_only_spares() && (now >= *from || has_room());
         self.spares.get(&conn).is_none_or(may)
     }
 
@@ -343,7 +348,12 @@ impl<S: Clone> Sender<S> {
     /// When the first spare connection will carry the content that no connection may carry now.
     fn spare_due(&self, now: Duration) -> Option<Duration> {
         let first = self.spares.values().min().filter(|_| self.has_only_spares())?;
-        (*first > now && self.schedule.has_fresh()).then_some(*first)
+        let waits = self.schedule.has_fresh() && !self.is_anyone_free(now);
+        (*first > now && waits).then_some(*first)
+    }
+
+    fn is_anyone_free(&self, now: Duration) -> bool {
+        self.link.each().any(|conn| self.carries_content(conn, now))
     }
 
     fn fresh_id(&mut self) -> FileId {

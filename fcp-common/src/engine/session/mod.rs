@@ -90,8 +90,8 @@ pub enum RequestBy {
 /// What the threads need of a machine.
 pub(in crate::engine) trait Machine: Send {
     fn handle_conn_opened(&mut self, conn: ConnId);
-    /// `conn`, just opened, carries content only while no other kind lives, and not before `from`.
-    /// A machine that sends no content need not know.
+    /// `conn`, just opened, carries content only while no other kind lives, and little before
+    /// `from`. A machine that sends no content need not know.
     fn handle_spare(&mut self, _conn: ConnId, _from: Duration) {}
     fn handle_conn_lost(&mut self, conn: ConnId);
     fn handle_message(&mut self, m: Sequenced, len: usize, now: Duration) -> Result<(), Violation>;
