@@ -336,9 +336,11 @@ impl<S: Clone> Sender<S> {
     }
 
     fn carries_content(&self, conn: ConnId, now: Duration) -> bool {
+        let Some(from) = self.spares.get(&conn) else {
+            return self.schedule.has_room(conn, now);
+        };
         let has_room = || self.schedule.in_flight(conn) < HEAD_START;
-        let may = |from: &Duration| self.has_only_spares() && (now >= *from || has_room());
-        self.spares.get(&conn).is_none_or(may)
+        self.has_only_spares() && (now >= *from || has_room())
     }
 
     fn has_only_spares(&self) -> bool {
@@ -402,7 +404,7 @@ impl<S: Clone> Sender<S> {
             Message::Written(list) => {
                 list.into_iter().try_for_each(|w| self.handle_written(w, now))
             }
-            Message::Results(list) => list.into_iter().try_for_each(|r| self.handle_result(r)),
+            Message::Results(list) => list.into_iter().try_for_each(|r| self.handle_result(r, now)),
             Message::DigestsWanted(ids) => ids.into_iter().try_for_each(|id| self.ask_hash(id)),
             Message::Close(summary) if self.finish_sent && self.closed.is_none() => {
                 self.closed = Some(summary);
@@ -457,13 +459,17 @@ impl<S: Clone> Sender<S> {
         Ok(())
     }
 
-    fn handle_result(&mut self, result: fcp_proto::packet::FileResult) -> Result<(), Violation> {
+    fn handle_result(
+        &mut self,
+        result: fcp_proto::packet::FileResult,
+        now: Duration,
+    ) -> Result<(), Violation> {
         let file = result.file;
         let Some(done) = self.files.remove(&file) else {
             return self.late_or_wrong(file, Flag::RESULTS);
         };
         self.metadata -= done.entry.cost();
-        self.schedule.forget(file);
+        self.schedule.handle_finished(file, now);
         let Announced { entry, source, .. } = done;
         self.events.push_back(Event::Finished { source, entry, outcome: result.outcome });
         Ok(())
