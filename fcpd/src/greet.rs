@@ -7,6 +7,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use fcp_common::engine::{Cancel, Inlet};
+use fcp_common::transfer::Help;
 use fcp_proto::frame::{self, HEAD_LEN, Head};
 use fcp_proto::limits::MAX_MESSAGE;
 use fcp_proto::packet::{Message, Opening, Reply, Request, Sequenced, WireError};
@@ -25,6 +26,9 @@ use crate::transport::Transport;
 /// How long the first connection waits for direct ones, at least and at most: they take three round
 /// trips, of which the first exchange was one.
 const HOLD: (Duration, Duration) = (Duration::from_millis(30), Duration::from_secs(1));
+
+/// Where slow start of direct connections takes long enough for the first connection to help.
+const FAR: Duration = Duration::from_millis(20);
 
 /// A session that was opened and has not begun; its id is valid as long as this is held.
 pub(crate) struct Opened {
@@ -99,7 +103,7 @@ impl Opened {
         let answer = Answer { flag, reply, early };
         match first_exchange(server, &mut transport, answer, limit).await {
             Ok(request) => {
-                let hold = has_direct.then(|| (3 * asked.elapsed()).clamp(HOLD.0, HOLD.1));
+                let hold = has_direct.then(|| hold(asked.elapsed()));
                 let start = Start { sid, peer, request, agreed, transport, permit, inlet, hold };
                 request::run(server, start).await
             }
@@ -125,6 +129,12 @@ struct Answer {
     flag: Flag,
     reply: Reply,
     early: Option<Hello>,
+}
+
+/// How long, on a path with this round trip, and whether it helps direct connections that are there.
+fn hold(rtt: Duration) -> (Duration, Help) {
+    let help = if rtt < FAR { Help::Alone } else { Help::BesideYoung };
+    ((3 * rtt).clamp(HOLD.0, HOLD.1), help)
 }
 
 async fn first_exchange(

@@ -7,6 +7,8 @@
 
 use std::time::Duration;
 
+use fcp_common::transfer::Help;
+
 /// A path shorter than this is bound by cores; measured on loopback, where one connection moves
 /// 1.5 GB/s and a third one gains nothing.
 const SHORT: Duration = Duration::from_millis(2);
@@ -178,6 +180,11 @@ impl Ramp {
         self.window = None;
         if more == 0 { Step::Stay } else { Step::Open(more) }
     }
+}
+
+/// Whether a connection over ssh helps direct ones that have come, on a path with this round trip.
+pub fn help(rtt: Duration) -> Help {
+    if rtt < FAR { Help::Alone } else { Help::BesideYoung }
 }
 
 fn most_of(kind: PathKind, rtt: Duration, typed: bool) -> u16 {

@@ -15,7 +15,7 @@ use fcp_proto::{Flag, frame};
 
 use super::*;
 use crate::fs::DirPool;
-use crate::transfer::Config;
+use crate::transfer::{Config, Help};
 use crate::walk::{SourceRoot, WalkOptions};
 
 const IDLE: Duration = Duration::from_secs(20);
@@ -186,17 +186,18 @@ fn receive_options(home: &Path) -> ReceiveOptions {
 }
 
 fn spare((a, b): (Duplex, Duplex), hold: Duration) -> (Duplex, Duplex) {
-    (a.spare(hold), b.spare(hold))
+    (a.spare(hold, Help::BesideYoung), b.spare(hold, Help::BesideYoung))
 }
 
 #[test]
-fn a_spare_connection_carries_no_content_while_another_lives() {
-    let (idle, busy) = (Tap::new(), Tap::new());
-    let conns = vec![spare(connection(&idle), Duration::ZERO), connection(&busy)];
+fn a_spare_connection_carries_a_little_at_a_time_beside_others() {
+    let slow = Tap { pause: Duration::from_millis(100), ..Tap::new() };
+    let busy = Tap::new();
+    let conns = vec![spare(connection(&slow), Duration::ZERO), connection(&busy)];
     Pair::start(conns).finish();
-    assert_eq!(idle.content(), 0);
-    assert!(busy.content() as u64 > total());
-    assert!(!idle.seen.lock().unwrap().is_empty(), "the first connection carries the messages");
+    assert!(slow.content() <= 4 * BLOCK as usize, "{}", slow.content());
+    assert!(busy.content() >= LARGE - 4 * BLOCK as usize, "{}", busy.content());
+    assert!(!slow.seen.lock().unwrap().is_empty(), "the first connection carries the messages");
 }
 
 #[test]
@@ -211,27 +212,27 @@ fn a_spare_connection_alone_carries_everything_hold_or_not() {
 
 #[test]
 fn most_content_waits_for_a_connection_that_joins_within_the_hold() {
-    // Not even a block gets through before the other comes.
+    // Hardly a block gets through before the other comes.
     let slow = Tap { pause: Duration::from_millis(100), ..Tap::new() };
     let late = Tap::new();
     let pair = Pair::start(vec![spare(connection(&slow), LONG)]);
     thread::sleep(Duration::from_millis(200));
     pair.join(connection(&late));
     pair.finish();
-    assert!(slow.content() <= 2 * BLOCK as usize, "{}", slow.content());
-    assert!(late.content() >= LARGE - 2 * BLOCK as usize, "{}", late.content());
+    assert!(slow.content() <= 4 * BLOCK as usize, "{}", slow.content());
+    assert!(late.content() >= LARGE - 4 * BLOCK as usize, "{}", late.content());
 }
 
 #[test]
 fn d05_a_spare_connection_takes_over_when_the_last_other_is_lost() {
-    let idle = Tap::new();
+    let idle = Tap { pause: Duration::from_millis(20), ..Tap::new() };
     let busy = [2, 5].map(|blocks| Tap { fails_after: blocks * BLOCK as usize, ..Tap::new() });
     let [first, second] = &busy;
     let conns =
         vec![spare(connection(&idle), Duration::ZERO), connection(first), connection(second)];
     let took = Pair::start(conns).finish();
     let by_others: usize = busy.iter().map(Tap::content).sum();
-    assert!(by_others > 6 * BLOCK as usize && idle.content() > BLOCK as usize);
+    assert!(by_others > 4 * BLOCK as usize && idle.content() > BLOCK as usize);
     assert!(took < Duration::from_secs(10), "{took:?}");
 }
 

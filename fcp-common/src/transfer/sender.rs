@@ -29,9 +29,12 @@ use super::schedule::Schedule;
 const ENTRIES_AT_ONCE: usize = 200;
 /// A source that keeps changing is given up after this many fresh starts (case F05).
 const MAX_RESTARTS: u8 = 3;
-/// Content that a spare connection may have in flight before its hold is over: what small transfers
-/// need, and no more than a window of ssh, so that it is no burden once others have come.
-const HEAD_START: u64 = BLOCK;
+/// Content that a spare connection takes as long as this much is not in flight on it: what small
+/// transfers need. ssh has a window of 2 MiB, so that it could carry no more anyway.
+const HEAD_START: u64 = 2 * BLOCK;
+/// Content that others have carried, together, when they can do without a spare connection: on a
+/// long path slow start is over then.
+const YOUNG: u64 = 16 * BLOCK;
 /// Hashes in one DIGESTS message: 2,000 blocks in 64,000 bytes.
 const HASHES_AT_ONCE: usize = 2000;
 
@@ -54,7 +57,7 @@ pub struct Sender<S> {
     schedule: Schedule,
     /// Living connections that leave content to others, and from when on they may have to carry all
     /// of it.
-    spares: HashMap<ConnId, Duration>,
+    spares: HashMap<ConnId, (Duration, Help)>,
     events: VecDeque<Event<S>>,
     closed: Option<Summary>,
 }
@@ -77,6 +80,17 @@ pub struct Work<S> {
     pub version: SourceVersion,
     /// The caller's handle.
     pub source: S,
+}
+
+/// When a spare connection carries a little content, before it may have to carry all of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Help {
+    /// Not at all.
+    Never,
+    /// While there are no others.
+    Alone,
+    /// Also while the others are new, as slow start takes long on this path.
+    BesideYoung,
 }
 
 /// What the caller of a [`Sender`] learns.
@@ -133,9 +147,9 @@ impl<S: Clone> Sender<S> {
     }
 
     /// `conn`, just opened, is a spare one: it carries content only while all that live are. Before
-    /// `from` others are on their way, so that it takes no more than they would miss.
-    pub fn handle_spare(&mut self, conn: ConnId, from: Duration) {
-        self.spares.insert(conn, from);
+    /// `from` others are on their way, and then they are slow at first: so long it may `help`.
+    pub fn handle_spare(&mut self, conn: ConnId, from: Duration, help: Help) {
+        self.spares.insert(conn, (from, help));
     }
 
     /// A connection is gone: its blocks go to the others.
@@ -336,11 +350,22 @@ impl<S: Clone> Sender<S> {
     }
 
     fn carries_content(&self, conn: ConnId, now: Duration) -> bool {
-        let Some(from) = self.spares.get(&conn) else {
+        let Some((from, help)) = self.spares.get(&conn) else {
             return self.schedule.has_room(conn, now);
         };
-        let has_room = || self.schedule.in_flight(conn) < HEAD_START;
-        self.has_only_spares() && (now >= *from || has_room())
+        let is_alone = self.has_only_spares();
+        let helps = match help {
+            Help::Never => false,
+            Help::Alone => is_alone,
+            Help::BesideYoung => is_alone || self.others_are_young(),
+        };
+        (is_alone && now >= *from) || (helps && self.schedule.in_flight(conn) < HEAD_START)
+    }
+
+    /// Whether the connections that are not spare have not come up to speed.
+    fn others_are_young(&self) -> bool {
+        let others = self.link.each().filter(|conn| !self.spares.contains_key(conn));
+        others.map(|conn| self.schedule.done(conn)).sum::<u64>() < YOUNG
     }
 
     fn has_only_spares(&self) -> bool {
@@ -349,9 +374,10 @@ impl<S: Clone> Sender<S> {
 
     /// When the first spare connection will carry the content that no connection may carry now.
     fn spare_due(&self, now: Duration) -> Option<Duration> {
-        let first = self.spares.values().min().filter(|_| self.has_only_spares())?;
+        let first = self.spares.values().map(|(from, _)| *from).min();
+        let first = first.filter(|_| self.has_only_spares())?;
         let waits = self.schedule.has_fresh() && !self.is_anyone_free(now);
-        (*first > now && waits).then_some(*first)
+        (first > now && waits).then_some(first)
     }
 
     fn is_anyone_free(&self, now: Duration) -> bool {

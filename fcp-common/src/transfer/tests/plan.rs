@@ -12,6 +12,8 @@ pub(super) struct Plan {
     pub(super) conns: u32,
     /// The first connection is a spare one until then.
     pub(super) spare: Option<Duration>,
+    /// Which [`crate::transfer::Help`] it is.
+    pub(super) help: usize,
     /// When the others join.
     pub(super) join_at: Duration,
     pub(super) latency: Duration,
@@ -60,6 +62,7 @@ impl Default for Plan {
         Plan {
             conns: 3,
             spare: None,
+            help: 2,
             join_at: Duration::ZERO,
             latency: Duration::from_millis(20),
             rate: 20 << 20,

@@ -15,7 +15,7 @@ use super::plan::Side;
 use super::random::Random;
 use super::shells::{Broken, Item, block_frames};
 use super::source::{Body, Step};
-use crate::transfer::{Action, Config, Event, ReceiveEvent, Receiver, Sender, Work};
+use crate::transfer::{Action, Config, Event, Help, ReceiveEvent, Receiver, Sender, Work};
 
 /// No session takes longer, faults included.
 const DEADLINE: Duration = Duration::from_secs(1200);
@@ -86,7 +86,8 @@ impl<'a> Session<'a> {
             }
         }
         if let Some(hold) = self.p.plan.spare {
-            self.sender.handle_spare(self.conns[0].id, self.p.now + hold);
+            let help = [Help::Never, Help::Alone, Help::BesideYoung][self.p.plan.help];
+            self.sender.handle_spare(self.conns[0].id, self.p.now + hold, help);
         }
     }
 
