@@ -42,7 +42,7 @@ fn assert_absent_below(dir: &Path, but: &[&Path]) {
 #[test]
 fn j06_no_secret_is_found_anywhere() {
     let options = Options::without_fcpd().line("PasswordAuthentication yes");
-    let Some(world) = World::with(options) else { return };
+    let Some(world) = World::without_faults(options) else { return };
     world.file("a.csv", 10);
     let secret_file = world.path("password");
     fs::write(&secret_file, format!("{}\n", SECRETS[2])).unwrap();

@@ -54,7 +54,7 @@ fn set_password(account: &Account) {
 #[test]
 fn the_format_runs_unchanged_with_every_action() {
     let options = Options::without_fcpd().line("PasswordAuthentication yes");
-    let Some(world) = World::with(options) else { return };
+    let Some(world) = World::without_faults(options) else { return };
     let Some(account) = Account::new(&world.sshd, "/bin/sh") else { return };
     set_password(&account);
     for after in After::ALL {
