@@ -106,7 +106,7 @@ fn chosen(options: &SshOptions) -> Option<&'static str> {
 }
 
 /// Keywords with which ssh does what the built-in client does not.
-const ONLY_SSH: [(&str, &str); 11] = [
+const ONLY_SSH: [(&str, &str); 10] = [
     ("proxyjump", "ssh_config has a ProxyJump"),
     ("proxycommand", "ssh_config has a ProxyCommand"),
     ("controlpath", "ssh_config has a ControlPath"),
@@ -117,7 +117,6 @@ const ONLY_SSH: [(&str, &str); 11] = [
     ("bindinterface", "ssh_config has a BindInterface"),
     ("certificatefile", "ssh_config has a CertificateFile"),
     ("remotecommand", "ssh_config has a RemoteCommand"),
-    ("hostbasedkeytypes", "ssh_config has host-based logins"),
 ];
 /// Lists and switches that somebody may have chosen for a reason.
 const CHOSEN: [&str; 9] = [

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use russh::client::{Handle, Msg};
 use russh::{Channel, ChannelMsg};
@@ -10,6 +11,14 @@ use tokio::time::timeout;
 use super::{Client, Server};
 use crate::location::sftp::dial::connection::{Future, Held, Link, Output, SFTP_ONLY, Stream};
 use crate::location::{LocationError, PATIENCE, Reason, Result};
+
+/// How long to wait before a command asks for a session again.
+const PAUSES: [Duration; 4] = [
+    Duration::from_millis(20),
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(200),
+];
 
 /// A login; its streams keep it.
 pub(super) struct Builtin {
@@ -46,7 +55,7 @@ impl Builtin {
     }
 
     async fn run(&self, command: &[u8], limit: usize) -> Result<Output> {
-        let mut channel = self.shared.open().await?;
+        let mut channel = self.shared.open_patiently().await?;
         channel.exec(true, command).await.map_err(|error| self.shared.lost(&error))?;
         // A server that forces another command, such as sftp's, must not wait for us.
         let _ = channel.eof().await;
@@ -117,6 +126,17 @@ impl Shared {
             Ok(Err(error)) => Err(self.lost(&error)),
             Err(_) => Err(self.failed(Reason::Timeout, "it does not open a session")),
         }
+    }
+
+    /// A server counts a session that has just ended for a moment still.
+    async fn open_patiently(&self) -> Result<Channel<Msg>> {
+        for pause in PAUSES {
+            match self.open().await {
+                Err(error) if error.reason == Reason::Busy => tokio::time::sleep(pause).await,
+                opened => return opened,
+            }
+        }
+        self.open().await
     }
 
     /// Whether what was asked of the channel is granted.

@@ -56,3 +56,13 @@ async fn a_server_that_forces_sftp_runs_no_command_and_holds_nobody_up() {
     let mut stream = connection.open_sftp().await.unwrap();
     greet(&mut stream).await.unwrap();
 }
+
+#[tokio::test]
+async fn one_command_after_another_needs_one_session() {
+    let Some(sshd) = Sshd::start("MaxSessions 1") else { return };
+    let key = sshd.key("root", "ed25519", "");
+    let connection = dial(sshd.login("root", file(key))).await.unwrap();
+    for _ in 0..20 {
+        assert_eq!(connection.exec(b"echo x", 100).await.unwrap().stdout, b"x\n");
+    }
+}

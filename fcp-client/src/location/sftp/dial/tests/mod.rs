@@ -6,3 +6,4 @@ mod hosts;
 mod logins;
 pub(in crate::location::sftp) mod support;
 mod system;
+mod whole;
