@@ -75,6 +75,15 @@ impl Local {
         Local { inner: Arc::new(Inner { base, name, far, grain }) }
     }
 
+    /// One that is treated as if it lay behind a network.
+    #[cfg(test)]
+    pub(crate) fn as_if_far(path: &Path) -> Local {
+        let (name, grain) = (open::name_of(path), Duration::from_nanos(1));
+        #[allow(clippy::unwrap_used)]
+        let base = Dir::open_user(path).unwrap();
+        Local { inner: Arc::new(Inner { base, name, far: true, grain }) }
+    }
+
     /// As [`super::Location::capabilities`].
     pub fn capabilities(&self) -> Capabilities {
         Capabilities {

@@ -1,7 +1,7 @@
 //! What every location does, over a real sshd: by the built-in client and by the system's ssh.
 
 use super::dial::plan::Env;
-use super::dial::testing::{Sshd, opener};
+use super::dial::tests::support::{Sshd, opener};
 use super::dial::{Credential, Login};
 use super::pool::Pool;
 use crate::location::tests::all;

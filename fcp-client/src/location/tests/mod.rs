@@ -1,5 +1,6 @@
 //! What every location does alike, whichever it is.
 
+mod local;
 mod sftp;
 pub(crate) mod support;
 
@@ -14,7 +15,7 @@ use fcp_proto::path::RelPath;
 use super::*;
 use support::{POOR, Place, content, path};
 
-/// Runs each function once over a folder of this machine, over OpenSSH's server, and over a server
+/// Runs each function once over a folder of this machine, over one as if behind a network, over OpenSSH's server, and over a server
 /// that can do nothing but version 3.
 macro_rules! for_every_location {
     ($($name:ident)*) => {
@@ -24,10 +25,16 @@ macro_rules! for_every_location {
             $($name(place().await).await;)*
         }
 
-        mod local {
+        mod near {
             $(#[tokio::test]
             async fn $name() {
                 super::$name(super::Place::local()).await;
+            })*
+        }
+        mod local_far {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name(super::Place::local_far()).await;
             })*
         }
         mod openssh {

@@ -79,6 +79,32 @@ async fn s10_a_replace_that_was_cut_short_is_taken_back_or_finished() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s10_at_every_instant_one_of_both_is_there() {
+    let place = Place::sftp_without(POOR, false).await;
+    place.put("a", "0");
+    let names = ["a", ".tmp.a.old", "a"].map(|name| place.local_path(name));
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let seen = std::sync::Arc::clone(&stop);
+    let watcher = std::thread::spawn(move || {
+        let (mut looks, mut none) = (0_u64, 0_u64);
+        while !seen.load(std::sync::atomic::Ordering::Relaxed) {
+            // The last look, as a replace may end between the first two.
+            let there = names.iter().any(|name| name.exists());
+            (looks, none) = (looks + 1, none + u64::from(!there));
+        }
+        (looks, none)
+    });
+    for n in 0..50 {
+        place.put(".tmp.a", n.to_string());
+        place.at.replace(&path(".tmp.a"), &path("a")).await.unwrap();
+    }
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    let (looks, none) = watcher.join().unwrap();
+    assert!(looks > 100 && none == 0, "{none} of {looks}");
+    assert_eq!(place.get("a"), b"49");
+}
+
 #[tokio::test]
 async fn s13_what_may_not_be_written_is_denied_and_has_no_clock() {
     let place = Place::sftp_without("", false).await;

@@ -39,6 +39,13 @@ impl Place {
         Place { dir, at, servers: Servers::default() }
     }
 
+    /// The same, as if it lay behind a network.
+    pub(crate) fn local_far() -> Place {
+        let dir = tempfile::tempdir().unwrap();
+        let at = Location::Local(Local::as_if_far(dir.path()));
+        Place { dir, at, servers: Servers::default() }
+    }
+
     /// Behind OpenSSH's server.
     pub(crate) async fn sftp() -> Place {
         Place::sftp_without("", true).await
