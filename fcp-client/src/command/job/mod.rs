@@ -7,7 +7,6 @@ mod run;
 mod status;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
 
 use crate::cli::{JobArgs, JobCommand, JobOptions};
 use crate::error::CliError;
@@ -18,8 +17,6 @@ use crate::ui::exit::ExitStatus;
 /// The jobs that a command is about.
 #[derive(Clone, Debug)]
 pub(crate) struct Selection {
-    /// The file that they are from.
-    pub(crate) file: PathBuf,
     /// Those that make sense, in the order in which they were asked for.
     pub(crate) jobs: Vec<JobSpec>,
     /// What is wrong with the others.
@@ -53,7 +50,7 @@ pub(super) fn run(args: &JobArgs) -> Result<ExitStatus, CliError> {
 pub(crate) fn select(options: &JobOptions, names: &[String]) -> Result<Selection, CliError> {
     let file = load(options)?;
     let mut selection =
-        Selection { file: file.path.clone(), jobs: Vec::new(), refused: Vec::new() };
+        Selection { jobs: Vec::new(), refused: Vec::new() };
     for job in pick(&file, names)? {
         match &job.spec {
             Ok(spec) => selection.jobs.push(spec.clone()),

@@ -154,7 +154,7 @@ impl Tries {
         let Some(probe) = self.write(place, folder).await else { return };
         let mut last = probe.clone();
         if spec.done.action == Action::Move {
-            last = self.to_done(spec, place, folder, &probe).await.unwrap_or(probe);
+            last = self.put_into_done(spec, place, folder, &probe).await.unwrap_or(probe);
         }
         self.tried("removing a file", place.remove(&last).await);
         if let Some((dir, _)) = last.split_last()
@@ -171,7 +171,7 @@ impl Tries {
         }
     }
 
-    async fn to_done(
+    async fn put_into_done(
         &mut self,
         spec: &JobSpec,
         place: &Location,

@@ -450,8 +450,8 @@ mod tests {
             key: None,
             text: "broken".to_owned(),
         };
-        let (file, jobs) = (PathBuf::new(), vec![job("A", "new A")]);
-        let new = reloaded(old(), Ok(Selection { file, jobs, refused: vec![refused] }));
+        let jobs = vec![job("A", "new A")];
+        let new = reloaded(old(), Ok(Selection { jobs, refused: vec![refused] }));
         assert_eq!(names(&new), ["new A", "old B"]);
     }
 

@@ -5,14 +5,18 @@
 //! was begun can be gone on with.
 
 mod after;
+mod claim;
+mod connect;
 mod content;
 mod dry;
-mod ends;
+mod end;
 mod file;
 pub mod hooks;
+mod look;
 mod publish;
 mod recovery;
 mod retry;
+mod stage;
 mod stop;
 mod survey;
 mod tell;
@@ -30,8 +34,8 @@ use std::time::{Duration, Instant};
 use fcp_proto::meta::Timestamp;
 use fcp_proto::path::RelPath;
 
+pub use connect::{Unreached, connect};
 pub use dry::dry_run;
-pub use ends::{Unreached, connect};
 pub(crate) use retry::random;
 pub use stop::{Halt, Stop};
 pub use tell::Listener;

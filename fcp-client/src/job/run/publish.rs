@@ -1,7 +1,7 @@
 //! A proven copy gets its final name, by the overwrite rule as things are at that moment.
 
 use super::file::File;
-use super::{Trouble, content, nanos};
+use super::{Trouble, content};
 use crate::job::ledger::{Ledger, State};
 use crate::job::plan::{self, Expect, Skip, Stays, Verdict};
 use crate::location::{Meta, Reason, copy};
@@ -99,12 +99,9 @@ impl<L: Ledger + 'static> File<'_, L> {
         self.record(State::Verified { temp, to, hash }).await
     }
 
-    /// Whether the source still is the version that was copied.
+    /// Whether the source still is the version that was copied; `None` when it is gone.
     pub(super) async fn source_is_unchanged(&self) -> Result<Option<bool>, Trouble> {
         let now = self.run.order.source.stat(&self.candidate.path).await?;
-        Ok(now.map(|now| {
-            let listed = &self.candidate.meta;
-            now.is_file() && now.size == listed.size && nanos(now.mtime) == nanos(listed.mtime)
-        }))
+        Ok(now.map(|now| self.is_listed(&now)))
     }
 }

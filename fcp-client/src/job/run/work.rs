@@ -8,6 +8,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::Run;
+use super::claim;
 use super::file::{self, End, File};
 use crate::job::ledger::Ledger;
 use crate::job::plan::Decision;
@@ -127,12 +128,12 @@ async fn one<L: Ledger + 'static>(run: &Arc<Run<L>>, decision: Decision, share: 
         Decision::Take(take) => {
             let (path, size) = (take.candidate.path.clone(), take.candidate.meta.size);
             run.tell.started(&path, size, share.worker);
-            let end = file::take(run, take, share.worker).await;
+            let end = claim::take(run, take, share.worker).await;
             told(run, &path, end, false);
         }
         Decision::There { candidate, to } => {
             let path = candidate.path.clone();
-            let end = file::there(run, candidate, to, share.worker).await;
+            let end = claim::there(run, candidate, to, share.worker).await;
             told(run, &path, end, false);
         }
         Decision::Skip { .. } => {}
@@ -149,7 +150,7 @@ pub(super) async fn go_on<L: Ledger + 'static>(file: File<'_, L>) {
 fn told<L>(run: &Run<L>, path: &RelPath, end: End, recovered: bool) {
     match end {
         End::Done(record) => {
-            let sent = if record.proven_by == super::file::BEFORE { 0 } else { record.size };
+            let sent = if record.proven_by == file::BEFORE { 0 } else { record.size };
             run.tell.done(*record, sent, recovered);
         }
         End::Skipped(why) => run.tell.skipped(path, &why),

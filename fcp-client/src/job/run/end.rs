@@ -1,0 +1,141 @@
+//! How a file ends: done, left alone, failed, or with the run.
+
+use std::time::Instant;
+
+use super::file::{BEFORE, End, File};
+use super::{Halt, Side, Trouble};
+use crate::job::ledger::{Ledger, State};
+use crate::job::plan::Skip;
+use crate::job::recover::Left;
+use crate::job::report::FileRecord;
+use crate::location::{LocationError, Reason};
+
+impl<L: Ledger + 'static> File<'_, L> {
+    /// The end of a file about which nothing is left to do.
+    pub(super) async fn finish(&mut self, left: Left) -> Result<String, Trouble> {
+        let moved = match &self.state {
+            State::Leaving { moved, .. } => Some(moved.clone()),
+            _ => None,
+        };
+        let action = match (left, moved) {
+            (Left::Kept, _) => "kept".to_owned(),
+            (Left::KeptUnproven, _) => "kept: its copy is not there to be proven".to_owned(),
+            (Left::Away, _) if self.changed => "kept: it changed after it was copied".to_owned(),
+            (Left::Away, Some(Some(moved))) if self.run.spec().done.zip => {
+                format!("zipped to {moved}")
+            }
+            (Left::Away, Some(Some(moved))) => format!("moved to {moved}"),
+            (Left::Away, Some(None)) => "deleted".to_owned(),
+            (Left::Away, None) => "gone before it was put away".to_owned(),
+        };
+        let (to, hash) = (self.final_name().clone(), self.hash());
+        self.record(State::Finished { to, hash, action: action.clone() }).await?;
+        Ok(action)
+    }
+
+    /// What a location's failure means for this file.
+    pub(super) fn judge(&self, trouble: Trouble) -> Trouble {
+        let Trouble::Location(error) = trouble else { return trouble };
+        let at_source = error.place == self.run.order.source.name();
+        let before = matches!(self.state, State::Claimed { .. });
+        match error.reason {
+            Reason::Cancelled => Trouble::Halted,
+            Reason::NotFound if at_source && before => Trouble::Skip(Skip::Vanished),
+            Reason::Changed if at_source && before => Trouble::Skip(Skip::Unstable),
+            Reason::NotFile if at_source && before => Trouble::Skip(Skip::Unstable),
+            _ => Trouble::Location(error),
+        }
+    }
+
+    /// Whether a permanent failure may be none: a folder that was removed under us, a copy that
+    /// reads back differently.
+    pub(super) async fn is_worth_a_try(&self, error: &LocationError) -> bool {
+        let there = error.place == self.run.order.destination.name();
+        if there
+            && error.reason == Reason::NotFound
+            && let Some((dir, _)) = self.final_name().split_last()
+        {
+            self.run.unmade(Side::Destination, &dir).await;
+        }
+        there && matches!(error.reason, Reason::NotFound | Reason::Changed)
+    }
+
+    pub(super) fn done(self, action: String) -> End {
+        self.run.breaker.succeeded(Instant::now());
+        let staged = self.staged.as_ref();
+        End::Done(Box::new(FileRecord {
+            when: jiff::Timestamp::now().to_string(),
+            job: self.run.spec().key.clone(),
+            file: self.candidate.path.to_string(),
+            source: format!("{}: {}", self.run.order.source.name(), self.candidate.path),
+            destination: format!("{}: {}", self.run.order.destination.name(), self.final_name()),
+            size: self.candidate.meta.size,
+            hash: self.hash(),
+            proven_by: staged.map_or(BEFORE, |staged| staged.proven_by).to_owned(),
+            attempts: self.attempts,
+            seconds: self.began.elapsed().as_secs_f64(),
+            action,
+            resumed: staged.map_or(0, |staged| staged.resumed),
+        }))
+    }
+
+    /// Gives the claim back, and what is told of it.
+    pub(super) async fn give_up(mut self, trouble: Trouble) -> End {
+        let unstaged = matches!(self.state, State::Claimed { .. });
+        match trouble {
+            Trouble::Ledger(error) => {
+                self.run.stop.halt(Halt::Broken(error.to_string()));
+                End::Halted
+            }
+            Trouble::Halted => {
+                self.release(None).await;
+                End::Halted
+            }
+            Trouble::Skip(why @ (Skip::Vanished | Skip::Unstable)) if unstaged => {
+                let temp = self.temp().clone();
+                let cleared = !self.own_temp || self.discard(&temp).await.is_ok();
+                let forgotten = cleared && self.run.ledger.forget(self.id).await.is_ok();
+                if !forgotten {
+                    self.release(Some(why.to_string())).await;
+                }
+                End::Skipped(why)
+            }
+            Trouble::Skip(why) => {
+                self.release(Some(why.to_string())).await;
+                End::Skipped(why)
+            }
+            Trouble::Failed(text) => {
+                self.release(Some(text.clone())).await;
+                self.end(text)
+            }
+            Trouble::Location(error) => self.failed(error, unstaged).await,
+        }
+    }
+
+    pub(super) async fn failed(&mut self, error: LocationError, unstaged: bool) -> End {
+        if unstaged && !error.is_transient() && self.own_temp {
+            // What cannot be gone on with does not stay.
+            let temp = self.temp().clone();
+            if self.discard(&temp).await.is_ok() {
+                let _ = self.restart(temp).await;
+            }
+        }
+        let mut text = error.to_string();
+        if !unstaged && !matches!(self.state, State::Verified { .. }) {
+            text = format!("delivered as {}, but the source stays: {text}", self.final_name());
+        }
+        self.release(Some(text.clone())).await;
+        // The run's own end is told once, not for every file that was on its way.
+        if self.run.stop.is_over() && error.is_transient() { End::Halted } else { self.end(text) }
+    }
+
+    pub(super) fn end(&self, error: String) -> End {
+        End::Failed { attempts: self.attempts, error }
+    }
+
+    pub(super) async fn release(&self, error: Option<String>) {
+        if let Err(error) = self.run.ledger.release(self.id, error).await {
+            self.run.stop.halt(Halt::Broken(error.to_string()));
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! A file on its way to its temporary name.
+
+use std::ops::Range;
+use std::sync::{Arc, PoisonError};
+
+use fcp_proto::path::RelPath;
+
+use super::file::{File, Written};
+use super::tell::Meter;
+use super::{Side, Stop, Trouble, content, retry};
+use crate::job::ledger::{Ledger, State};
+use crate::job::plan;
+use crate::location::copy::{self, Proof, Stage, StageOptions, Staged, Watch};
+use crate::location::{LocationError, Op, Reason, SetMeta};
+
+/// Names that are tried for a temp before it is given up: a name with 32 random bits is free.
+const TEMPS: u32 = 3;
+
+impl<L: Ledger + 'static> File<'_, L> {
+    pub(super) fn has_ranges(&self) -> bool {
+        !self.lock_written().is_empty()
+    }
+
+    pub(super) fn lock_written(&self) -> std::sync::MutexGuard<'_, Vec<(Range<u64>, u128)>> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) async fn stage(&mut self, resume: bool) -> Result<(), Trouble> {
+        let dir = self.to.split_last().map(|(dir, _)| dir).unwrap_or_default();
+        self.run.make_dirs(Side::Destination, &dir).await?;
+        let mut temp = self.temp().clone();
+        let resume = resume && self.has_ranges();
+        if !resume && (self.own_temp || !matches!(self.state, State::Claimed { .. })) {
+            self.discard(&temp).await?;
+            self.restart(temp.clone()).await?;
+        }
+        for _ in 0..TEMPS {
+            let fresh = !self.own_temp;
+            match self.stage_as(&temp).await {
+                Ok(staged) => return self.verified(temp, staged).await,
+                // Somebody else's: it stays.
+                Err(error) if is_taken(&error) && fresh => {
+                    temp = plan::temp_path(&self.to, Some(retry::random()))
+                        .ok_or_else(|| Trouble::Failed("its name is too long".to_owned()))?;
+                    self.restart(temp.clone()).await?;
+                }
+                Err(error) => {
+                    self.own_temp = true;
+                    return Err(error.into());
+                }
+            }
+        }
+        Err(Trouble::Failed(format!("no temporary name is free beside {}", self.to)))
+    }
+
+    pub(super) async fn stage_as(&self, temp: &RelPath) -> Result<Staged, LocationError> {
+        let run = self.run;
+        let transfer = &run.spec().transfer;
+        let options = StageOptions {
+            large: transfer.large_file_threshold,
+            chunk: transfer.chunk_size,
+            streams: run.spec().max_connections.max(1),
+            proof: self.proof(),
+            durable: run.sources_go() && run.order.destination.capabilities().durable,
+            meta: SetMeta { mode: self.candidate.meta.mode, mtime: self.candidate.meta.mtime },
+        };
+        let done = self.lock_written().clone();
+        let ledger = transfer.resume.then(|| (Arc::clone(&run.ledger), self.id));
+        let watch = Hearing {
+            meter: run.tell.meter(&self.candidate.path, self.worker),
+            written: Arc::clone(&self.written),
+            ledger,
+            stop: run.stop.clone(),
+        };
+        copy::stage(Stage {
+            from: &run.order.source,
+            source: &self.candidate.path,
+            listed: self.candidate.meta,
+            to: &run.order.destination,
+            temp,
+            options: &options,
+            done,
+            watch: Arc::new(watch),
+        })
+        .await
+    }
+
+    pub(super) fn proof(&self) -> Proof {
+        if self.run.spec().transfer.verify_integrity || self.run.sources_go() {
+            Proof::Content
+        } else {
+            Proof::Size
+        }
+    }
+
+    pub(super) async fn verified(&mut self, temp: RelPath, staged: Staged) -> Result<(), Trouble> {
+        let hash = staged.digest.as_ref().map(|digest| content::text(&digest.bytes));
+        self.staged = Some(staged);
+        self.own_temp = true;
+        self.record(State::Verified { temp, to: self.to.clone(), hash }).await
+    }
+}
+
+fn is_taken(error: &LocationError) -> bool {
+    error.reason == Reason::Exists && error.op == Op::Create
+}
+
+/// Hears of a copy while it goes on.
+struct Hearing<L> {
+    meter: Meter,
+    written: Written,
+    ledger: Option<(Arc<L>, i64)>,
+    stop: Stop,
+}
+
+impl<L: Ledger> Watch for Hearing<L> {
+    fn moved(&self, bytes: u64) {
+        self.meter.add(bytes);
+    }
+
+    fn written(&self, range: Range<u64>, digest: u128) {
+        let Some((ledger, id)) = &self.ledger else { return };
+        ledger.written(*id, range.clone(), digest);
+        self.written.lock().unwrap_or_else(PoisonError::into_inner).push((range, digest));
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.stop.is_over()
+    }
+}
