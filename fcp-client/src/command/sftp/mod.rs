@@ -10,8 +10,6 @@ mod dial;
 mod ends;
 mod finish;
 mod host;
-#[cfg(test)]
-mod hostile;
 mod journal;
 mod limits;
 mod plan;

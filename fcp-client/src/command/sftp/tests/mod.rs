@@ -1,5 +1,7 @@
 //! Trees from folder to folder, through the same code as over SFTP.
 
+mod hostile;
+
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -15,7 +17,7 @@ use super::*;
 
 /// What was told, in lines.
 #[derive(Default)]
-pub(super) struct Told(Mutex<Vec<String>>);
+struct Told(Mutex<Vec<String>>);
 
 impl Report for Told {
     fn entry(&self, entry: EntryReport) {
@@ -34,7 +36,7 @@ impl Report for Told {
 }
 
 impl Told {
-    pub(super) fn lines(&self) -> Vec<String> {
+    fn lines(&self) -> Vec<String> {
         self.0.lock().unwrap().clone()
     }
 

@@ -3,7 +3,8 @@
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
-use super::*;
+use super::super::*;
+use super::Told;
 use crate::location::LocationError;
 use crate::location::sftp::SftpOptions;
 use crate::location::sftp::dial::{Connection, Future, Link, Output, Stream};
@@ -128,7 +129,7 @@ fn t5_names_that_lead_elsewhere_are_refused_and_told() {
     let temp = tempfile::tempdir().unwrap();
     let dst = temp.path().join("a/dst");
     std::fs::create_dir_all(&dst).unwrap();
-    let told = Arc::new(tests::Told::default());
+    let told = Arc::new(Told::default());
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let counters = Arc::default();
     let summary = runtime.block_on(pull(&["dir/"], &dst, Tell::new(told.clone(), counters)));
@@ -150,7 +151,7 @@ fn t5_a_link_of_the_server_is_not_followed_by_what_comes_after() {
     let (dst, outside) = (temp.path().join("dst"), temp.path().join("outside"));
     std::fs::create_dir_all(&outside).unwrap();
     std::fs::create_dir_all(&dst).unwrap();
-    let told = Arc::new(tests::Told::default());
+    let told = Arc::new(Told::default());
     let runtime = tokio::runtime::Runtime::new().unwrap();
     // The destination has a link where the server then has a file: it is replaced.
     std::os::unix::fs::symlink("../outside/file", dst.join("fine")).unwrap();
