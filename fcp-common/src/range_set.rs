@@ -18,34 +18,39 @@ impl RangeSet {
         set
     }
 
-    /// Adds every position of `range`.
-    pub fn insert(&mut self, range: Range<u64>) {
+    /// Adds every position of `range`; answers how many are new.
+    pub fn insert(&mut self, range: Range<u64>) -> u64 {
         if range.is_empty() {
-            return;
+            return 0;
         }
         let (mut start, mut end) = (range.start, range.end);
+        let mut there = 0;
         // Everything that begins at or before `end` and reaches `start` melts into one.
         while let Some((&s, &e)) = self.ranges.range(..=end).next_back() {
             if e < start {
                 break;
             }
             self.ranges.remove(&s);
+            there += e - s;
             start = start.min(s);
             end = end.max(e);
         }
         self.ranges.insert(start, end);
+        end - start - there
     }
 
-    /// Removes every position of `range`.
-    pub fn remove(&mut self, range: Range<u64>) {
+    /// Removes every position of `range`; answers how many there were.
+    pub fn remove(&mut self, range: Range<u64>) -> u64 {
+        let mut there = 0;
         if range.is_empty() {
-            return;
+            return there;
         }
         while let Some((&s, &e)) = self.ranges.range(..range.end).next_back() {
             if e <= range.start {
                 break;
             }
             self.ranges.remove(&s);
+            there += e.min(range.end) - s.max(range.start);
             if e > range.end {
                 self.ranges.insert(range.end, e);
             }
@@ -53,6 +58,7 @@ impl RangeSet {
                 self.ranges.insert(s, range.start);
             }
         }
+        there
     }
 
     /// Takes the lowest positions: at most up to the next multiple of `step`.

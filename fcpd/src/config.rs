@@ -5,6 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use fcp_proto::packet::HELLO_VARIABLE;
+use fcp_proto::version::Hello;
+
 use crate::cli::{Args, LogLevel, PORT, StdioArgs, TlsArg};
 use crate::tls;
 
@@ -57,6 +60,8 @@ pub struct Stdio {
     pub direct: bool,
     /// `SSH_CONNECTION`: the addresses and ports of both ends, as sshd has them.
     pub ssh_connection: Option<String>,
+    /// What HELLO will say, as the client's command line tells ([`HELLO_VARIABLE`]).
+    pub early: Option<Hello>,
     /// `XDG_RUNTIME_DIR`.
     pub runtime_dir: Option<PathBuf>,
 }
@@ -179,8 +184,15 @@ fn stdio(args: &StdioArgs, var: impl Fn(&str) -> Option<OsString>) -> Result<Std
         read_only: args.read_only,
         direct: !args.no_direct,
         ssh_connection: var("SSH_CONNECTION").and_then(|value| value.into_string().ok()),
+        early: early_hello(var(HELLO_VARIABLE)).filter(|_| !args.attach),
         runtime_dir: absolute(var("XDG_RUNTIME_DIR")),
     })
+}
+
+/// What is no HELLO, or one that must prove something, counts for nothing: HELLO comes anyway.
+fn early_hello(value: Option<OsString>) -> Option<Hello> {
+    let hello = Hello::from_hex(value?.to_str()?)?;
+    hello.auth.is_none().then_some(hello)
 }
 
 /// A variable counts when it is an absolute path, as the XDG specification has it.

@@ -7,15 +7,16 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use fcp_common::engine::{Cancel, Inlet};
+use fcp_common::transfer::Help;
 use fcp_proto::frame::{self, HEAD_LEN, Head};
 use fcp_proto::limits::MAX_MESSAGE;
-use fcp_proto::packet::{Message, Reply, Request, Sequenced, WireError};
+use fcp_proto::packet::{Message, Opening, Reply, Request, Sequenced, WireError};
 use fcp_proto::version::{Agreed, Hello, ReplyExtra, negotiate};
 use fcp_proto::{ErrorCode, Flag, SessionId, Violation};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use crate::handshake::{read_payload, refuse};
+use crate::handshake::{NotOpening, read_opening, read_payload, refuse};
 use crate::identity::{Identity, Peer};
 use crate::request::{self, Start};
 use crate::server::Server;
@@ -26,6 +27,9 @@ use crate::transport::Transport;
 /// trips, of which the first exchange was one.
 const HOLD: (Duration, Duration) = (Duration::from_millis(30), Duration::from_secs(1));
 
+/// Where slow start of direct connections takes long enough for the first connection to help.
+const FAR: Duration = Duration::from_millis(20);
+
 /// A session that was opened and has not begun; its id is valid as long as this is held.
 pub(crate) struct Opened {
     registration: Registration,
@@ -33,6 +37,8 @@ pub(crate) struct Opened {
     inlet: Inlet,
     agreed: Agreed,
     peer: Peer,
+    /// What HELLO will say when it comes.
+    early: Option<Hello>,
 }
 
 /// Opens a session of `peer`, which greeted with `theirs`.
@@ -52,10 +58,15 @@ pub(crate) fn open(server: &Server, peer: Peer, theirs: &Hello) -> Result<Opened
             server.refusals.log("sessions", format_args!("refused {who}: {why}"));
             WireError::new(ErrorCode::LIMIT, why.to_string())
         })?;
-    Ok(Opened { registration, permit, inlet, agreed, peer })
+    Ok(Opened { registration, permit, inlet, agreed, peer, early: None })
 }
 
 impl Opened {
+    /// As this one, answered before `hello` has come over the connection.
+    pub(crate) fn before(self, hello: Hello) -> Opened {
+        Opened { early: Some(hello), ..self }
+    }
+
     /// What ends the session, once it runs or before.
     pub(crate) fn cancel(&self) -> Cancel {
         self.inlet.cancel()
@@ -80,7 +91,7 @@ impl Opened {
         flag: Flag,
         extra: ReplyExtra,
     ) -> bool {
-        let Opened { registration, permit, inlet, agreed, peer } = self;
+        let Opened { registration, permit, inlet, agreed, peer, early } = self;
         let sid = registration.sid();
         let has_direct = extra.direct.is_some();
         let reply = Reply { sid, agreed: Some(agreed.clone()), extra };
@@ -89,9 +100,10 @@ impl Opened {
             Identity::Login => server.config.limits.request_of_login,
             _ => server.config.limits.request,
         };
-        match first_exchange(server, &mut transport, flag, reply, limit).await {
+        let answer = Answer { flag, reply, early };
+        match first_exchange(server, &mut transport, answer, limit).await {
             Ok(request) => {
-                let hold = has_direct.then(|| (3 * asked.elapsed()).clamp(HOLD.0, HOLD.1));
+                let hold = has_direct.then(|| hold(asked.elapsed()));
                 let start = Start { sid, peer, request, agreed, transport, permit, inlet, hold };
                 request::run(server, start).await
             }
@@ -112,17 +124,29 @@ impl Opened {
     }
 }
 
+/// What the client is answered, and whether its HELLO is still to come.
+struct Answer {
+    flag: Flag,
+    reply: Reply,
+    early: Option<Hello>,
+}
+
+/// How long, on a path with this round trip, and whether it helps direct connections that are there.
+fn hold(rtt: Duration) -> (Duration, Help) {
+    let help = if rtt < FAR { Help::Alone } else { Help::BesideYoung };
+    ((3 * rtt).clamp(HOLD.0, HOLD.1), help)
+}
+
 async fn first_exchange(
     server: &Server,
     transport: &mut Transport,
-    flag: Flag,
-    reply: Reply,
+    answer: Answer,
     limit: Duration,
 ) -> Result<Request, NoRequest> {
     tokio::select! {
         biased;
         () = server.shutdown.draining() => Err(NoRequest::Ending),
-        read = timeout(limit, answer_and_read(transport, flag, reply)) => {
+        read = timeout(limit, answer_and_read(transport, answer)) => {
             read.unwrap_or(Err(NoRequest::Late))
         }
     }
@@ -155,6 +179,8 @@ enum NoRequest {
     Io(#[from] io::Error),
     #[error("the peer gave up before the REQUEST")]
     Error,
+    #[error("no HELLO: {0}")]
+    Hello(#[from] NotOpening),
 }
 
 impl NoRequest {
@@ -164,20 +190,25 @@ impl NoRequest {
             NoRequest::Late => Some(ErrorCode::TIMEOUT),
             NoRequest::Ending => Some(ErrorCode::CANCELLED),
             NoRequest::Violation(_) => Some(ErrorCode::PROTOCOL),
-            NoRequest::Io(_) | NoRequest::Error => None,
+            NoRequest::Hello(NotOpening::Foreign(_) | NotOpening::Refused(_)) => {
+                Some(ErrorCode::PROTOCOL)
+            }
+            NoRequest::Io(_) | NoRequest::Error | NoRequest::Hello(_) => None,
         }
     }
 }
 
-async fn answer_and_read(
-    transport: &mut Transport,
-    flag: Flag,
-    reply: Reply,
-) -> Result<Request, NoRequest> {
+async fn answer_and_read(transport: &mut Transport, answer: Answer) -> Result<Request, NoRequest> {
+    let Answer { flag, reply, early } = answer;
     let mut out = Vec::new();
     reply.encode(flag, &mut out);
     transport.write_all(&out).await?;
     transport.flush().await?;
+    if let Some(early) = early
+        && read_opening(transport).await? != Opening::Hello(early)
+    {
+        return Err(Violation::rule(Flag::HELLO, "is not what was said before").into());
+    }
     let max_frame = reply.agreed.map_or(u16::MAX, |agreed| agreed.max_frame);
     read_request(transport, max_frame).await
 }

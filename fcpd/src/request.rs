@@ -11,7 +11,7 @@ use fcp_common::engine::{
 use fcp_common::expand::{MAX_MATCHES, expand};
 use fcp_common::fs::DirPool;
 use fcp_common::select::RuleSet;
-use fcp_common::transfer::{Config as Receiving, RootMetaRule};
+use fcp_common::transfer::{Config as Receiving, Help, RootMetaRule};
 use fcp_common::walk::{Parents, SourceRoot, WalkOptions, io_error};
 use fcp_proto::packet::{Direction, Options, Problem, Request, Summary, WireError};
 use fcp_proto::version::{Agreed, Feature};
@@ -39,8 +39,8 @@ pub(crate) struct Start {
     pub(crate) transport: Transport,
     pub(crate) permit: Permit,
     pub(crate) inlet: Inlet,
-    /// How long the first connection leaves content to others, and for ever while they live.
-    pub(crate) hold: Option<Duration>,
+    /// How long the first connection leaves most content to others, and all of it while they live.
+    pub(crate) hold: Option<(Duration, Help)>,
 }
 
 /// Runs a session of version 2 to its end, or until the server cancels it; whether it closed well.
@@ -143,7 +143,7 @@ fn carry_out(start: Start, config: &Config) -> Result<Summary, Failure> {
         Ok(prepared) => {
             let first = transport.into_duplex(idle(&agreed))?.with_guard(permit);
             let first = match hold {
-                Some(hold) => first.spare(hold),
+                Some((hold, help)) => first.spare(hold, help),
                 None => first,
             };
             Ok(prepared.run(vec![first], inlet)?)

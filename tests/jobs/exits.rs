@@ -80,9 +80,13 @@ fn a_dry_run_tells_exactly_what_a_run_does_and_touches_nothing() {
     let events = |text: String| -> Vec<Value> {
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     };
-    let done = |events: &[Value]| {
-        let done = events.iter().filter(|event| event["event"] == "done");
-        let mut files: Vec<_> = done.map(|event| event["source"].to_string()).collect();
+    let told_of = |kind: &str, events: &[Value]| {
+        let named = |event: &&Value| event["event"] == kind;
+        let name = |event: &Value| {
+            let file = event.get("file").or(event.get("source")).unwrap().as_str().unwrap();
+            file.rsplit(' ').next().unwrap().to_owned()
+        };
+        let mut files: Vec<String> = events.iter().filter(named).map(name).collect();
         files.sort();
         files
     };
@@ -93,8 +97,9 @@ fn a_dry_run_tells_exactly_what_a_run_does_and_touches_nothing() {
     assert!(writing.iter().all(|request| world.faults.count(request) == 0));
     let real = ended(&mut world.command(&["run", "J", YEAR, "--json"]));
     real.assert_success();
-    assert_eq!(done(&told), done(&events(real.stdout_text())));
-    assert_eq!(done(&told).len(), 2);
+    let expected = ["a.csv", "b.csv"].map(|name| format!("{MONTH}/{name}"));
+    assert_eq!(told_of("planned", &told), expected);
+    assert_eq!(told_of("done", &events(real.stdout_text())), expected);
 }
 
 #[test]

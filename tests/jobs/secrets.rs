@@ -16,8 +16,8 @@ const SECRETS: [&str; 4] =
 /// The secret as it is, percent-encoded and in base64.
 fn spellings(secret: &str) -> [Vec<u8>; 3] {
     let percent = secret.replace('#', "%23");
-    let base64 = Command::new("sh").arg("-c").arg(format!("printf '%s' '{secret}' | base64"));
-    let base64 = { base64 }.output().unwrap().stdout;
+    let script = format!("printf '%s' '{secret}' | base64");
+    let base64 = Command::new("sh").arg("-c").arg(script).output().unwrap().stdout;
     [secret.into(), percent.into(), base64.trim_ascii_end().to_vec()]
 }
 
@@ -42,7 +42,7 @@ fn assert_absent_below(dir: &Path, but: &[&Path]) {
 #[test]
 fn j06_no_secret_is_found_anywhere() {
     let options = Options::without_fcpd().line("PasswordAuthentication yes");
-    let Some(world) = World::with(options) else { return };
+    let Some(world) = World::without_faults(options) else { return };
     world.file("a.csv", 10);
     let secret_file = world.path("password");
     fs::write(&secret_file, format!("{}\n", SECRETS[2])).unwrap();

@@ -39,7 +39,15 @@ impl World {
         }
         let faults = Faults::default();
         let subsystem = faults.subsystem(env!("CARGO_BIN_EXE_sftp-faults"));
-        let sshd = Sshd::start(options.line(subsystem))?;
+        World::around(Sshd::start(options.line(subsystem))?, faults)
+    }
+
+    /// One that other accounts can use, too, as the server is sshd's own and has no faults.
+    pub(crate) fn without_faults(options: Options<'_>) -> Option<World> {
+        World::around(Sshd::start(options)?, Faults::default())
+    }
+
+    fn around(sshd: Sshd, faults: Faults) -> Option<World> {
         let world = World { sshd, faults, dir: scratch() };
         for name in ["home", "in", "out"] {
             fs::create_dir(world.path(name)).unwrap();

@@ -54,7 +54,7 @@ fn set_password(account: &Account) {
 #[test]
 fn the_format_runs_unchanged_with_every_action() {
     let options = Options::without_fcpd().line("PasswordAuthentication yes");
-    let Some(world) = World::with(options) else { return };
+    let Some(world) = World::without_faults(options) else { return };
     let Some(account) = Account::new(&world.sshd, "/bin/sh") else { return };
     set_password(&account);
     for after in After::ALL {
@@ -67,8 +67,9 @@ fn the_format_runs_unchanged_with_every_action() {
         }
         fs::write(month.join("other.csv"), "not ours").unwrap();
         fs::write(month.join("sdr.bn4k.BorderNet-SBC.itsegh2vsbc.young"), "not yet").unwrap();
-        let chown = Command::new("chown").arg("-R").arg(account.name()).arg(account.home());
-        assert!({ chown }.status().unwrap().success());
+        let mut chown = Command::new("chown");
+        chown.arg("-R").arg(account.name()).arg(account.home());
+        assert!(chown.status().unwrap().success());
 
         world.write(&epsilon(&world, &account, after.lines()));
         let ran = ended(&mut world.command(&["run", "EPSILON", YEAR]));

@@ -20,4 +20,5 @@ mod security;
 mod setup;
 mod sftp;
 mod transfer;
+mod trips;
 mod tunnel;

@@ -187,6 +187,15 @@ fn content_is_compared_where_that_is_asked_for() {
     told.assert_success();
     assert_eq!(summary(&told)["sent_bytes"], 4_096, "{told:?}");
     rsync::assert_agrees(&src, &there);
+    // The host hashes a large one, where the account may run that.
+    let large = world.file("large", 4 * MIB);
+    ended(&mut world.push(&["--via", "sftp"], &large, &there)).assert_success();
+    let commands = || world.sshd.log().matches("Starting session: command").count();
+    let before = commands();
+    let told = ended(&mut world.push(&["-c", "--via", "sftp", "--json"], &large, &there));
+    assert_eq!(summary(&told)["same"], 1, "{told:?}");
+    assert!(commands() > before, "{}", world.sshd.log());
+    assert!(summary(&told)["wire_bytes_in"].as_u64().unwrap() < MIB, "{told:?}");
 }
 
 #[test]
@@ -374,6 +383,17 @@ fn links_of_a_pull_are_made_and_never_followed() {
     ended(&mut world.pull(&["--via", "sftp"], slashed(&src), &dst)).assert_success();
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
     rsync::assert_agrees(&src, &dst);
+}
+
+#[test]
+fn content_is_synced_and_compressed_where_that_is_asked_for() {
+    let Some(world) = world() else { return };
+    let (src, dst) = (world.small("src"), world.path("dst"));
+    let args = ["--via", "sftp", "--fsync", "always", "-C", "--json"];
+    let told = ended(&mut world.push(&args, &slashed(&src), &dst));
+    told.assert_success();
+    rsync::assert_agrees(&src, &dst);
+    assert!(summary(&told)["wire_bytes_out"].as_u64().unwrap() > 100_000, "{told:?}");
 }
 
 #[test]

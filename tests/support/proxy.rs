@@ -6,9 +6,9 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often a waiting thread looks whether the test is over.
 const TICK: Duration = Duration::from_millis(5);
@@ -28,6 +28,8 @@ pub struct Lane {
     pub rate: Option<u64>,
     /// Every piece waits so long before it goes on.
     pub delay: Duration,
+    /// How far the other end is: everything arrives so much later, however much is under way.
+    pub latency: Duration,
     /// Bytes that go on at once, at most.
     pub piece: Option<usize>,
 }
@@ -77,6 +79,11 @@ impl Lane {
     /// Moves so many bytes per second.
     pub fn rate(rate: u64) -> Lane {
         Lane { rate: Some(rate), ..Lane::default() }
+    }
+
+    /// A path so long, without bounds on what is under way.
+    pub fn latency(latency: Duration) -> Lane {
+        Lane { latency, ..Lane::default() }
     }
 
     fn chunk(&self) -> usize {
@@ -206,11 +213,12 @@ fn serve(
 
 fn pump(
     mut from: &TcpStream,
-    mut to: &TcpStream,
+    to: &TcpStream,
     lane: Lane,
     stop: &AtomicBool,
     moved: &AtomicU64,
 ) -> io::Result<()> {
+    let mut far = Far::new(to, lane.latency)?;
     let (mut buffer, mut at) = (vec![0; lane.chunk()], 0);
     loop {
         if lane.stall_after.is_some_and(|limit| at >= limit) {
@@ -223,7 +231,7 @@ fn pump(
         }
         let n = from.read(&mut buffer[..room])?;
         if n == 0 {
-            return to.shutdown(Shutdown::Write);
+            return far.put(None);
         }
         if let Some((place, bits)) = lane.corrupt
             && (at..at + n as u64).contains(&place)
@@ -233,9 +241,52 @@ fn pump(
         let slow =
             lane.rate.map_or(Duration::ZERO, |r| Duration::from_secs_f64(n as f64 / r as f64));
         wait(stop, lane.delay + slow)?;
-        to.write_all(&buffer[..n])?;
+        far.put(Some(&buffer[..n]))?;
         at += n as u64;
         moved.fetch_add(n as u64, Relaxed);
+    }
+}
+
+/// The end of a lane: there, or far away.
+enum Far<'a> {
+    Here(&'a TcpStream),
+    Away { latency: Duration, line: mpsc::Sender<(Instant, Option<Vec<u8>>)> },
+}
+
+impl<'a> Far<'a> {
+    fn new(to: &'a TcpStream, latency: Duration) -> io::Result<Far<'a>> {
+        if latency.is_zero() {
+            return Ok(Far::Here(to));
+        }
+        let (line, due) = mpsc::channel::<(Instant, Option<Vec<u8>>)>();
+        let to = to.try_clone()?;
+        thread::spawn(move || {
+            for (at, bytes) in due {
+                thread::sleep(at.saturating_duration_since(Instant::now()));
+                if put(&to, bytes.as_deref()).is_err() {
+                    let _ = to.shutdown(Shutdown::Both);
+                }
+            }
+        });
+        Ok(Far::Away { latency, line })
+    }
+
+    /// Passes on bytes, or that there are no more.
+    fn put(&mut self, bytes: Option<&[u8]>) -> io::Result<()> {
+        match self {
+            Far::Here(to) => put(to, bytes),
+            Far::Away { latency, line } => {
+                let _ = line.send((Instant::now() + *latency, bytes.map(<[u8]>::to_vec)));
+                Ok(())
+            }
+        }
+    }
+}
+
+fn put(mut to: &TcpStream, bytes: Option<&[u8]>) -> io::Result<()> {
+    match bytes {
+        Some(bytes) => to.write_all(bytes),
+        None => to.shutdown(Shutdown::Write),
     }
 }
 

@@ -273,11 +273,14 @@ fn sshd_config(dir: &Path, address: SocketAddr, marker: &str, options: &Options<
         "ListenAddress {}\nPort {}\nHostKey {dir}/host_key\nAuthorizedKeysFile {dir}/keys/%u\n\
          UsePAM no\nStrictModes no\nPermitUserEnvironment HOME\nPidFile none\nPermitRootLogin prohibit-password\n\
          PasswordAuthentication no\nKbdInteractiveAuthentication no\nPrintMotd no\n\
-         Subsystem sftp internal-sftp\nLogLevel VERBOSE\nUseDNS no\n",
+         LogLevel VERBOSE\nUseDNS no\n",
         address.ip(),
         address.port(),
     )
     .unwrap();
+    if !options.lines.iter().any(|line| line.starts_with("Subsystem sftp ")) {
+        text.push_str("Subsystem sftp internal-sftp\n");
+    }
     if penalizes() {
         // Tests fail to log in on purpose, and all come from one address.
         text.push_str("PerSourcePenalties no\n");

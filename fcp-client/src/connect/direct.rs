@@ -169,7 +169,7 @@ fn prepared(first: Option<Duplex>, dialer: Dialer, joined: &Joined) -> Prepared 
     Prepared { ramp, first, early: None, dial: Arc::new(move || dialer.dial()) }
 }
 
-/// How long the connection over ssh leaves content to direct ones that may come
+/// How long the connection over ssh leaves most content to direct ones that may come
 /// ([`Duplex::spare`]), on a path with this round trip: TCP and TLS take two.
 pub fn hold(rtt: Duration) -> Duration {
     (rtt * 3).clamp(Duration::from_millis(30), BESIDE)

@@ -69,16 +69,24 @@ pub struct Sent {
     hello: Hello,
 }
 
-/// Sends HELLO. The answer may be awaited later.
+/// What HELLO says.
 ///
 /// # Errors
-/// The stream's, or no random numbers, or a name that cannot be.
-pub fn say_hello(stream: &mut impl Write, offer: &Offer<'_>) -> Result<Sent, GreetError> {
+/// No random numbers, or a name that cannot be.
+pub fn hello(offer: &Offer<'_>) -> Result<Hello, GreetError> {
     let mut hello = Hello { auth: None, direct: offer.direct, ..offer.hello.clone() };
     if let Some(credential) = &offer.credential {
         let auth = AuthOffer::new(credential.name, nonce().map_err(GreetError::Io)?);
         hello.auth = Some(auth.map_err(GreetError::Name)?);
     }
+    Ok(hello)
+}
+
+/// Sends HELLO. The answer may be awaited later.
+///
+/// # Errors
+/// The stream's.
+pub fn say_hello(stream: &mut impl Write, hello: Hello) -> Result<Sent, GreetError> {
     let mut out = Vec::new();
     let fits = Opening::Hello(hello.clone()).encode(&mut out);
     fits.ok_or_else(|| GreetError::Io(io::Error::other("HELLO does not fit a frame")))?;
@@ -125,7 +133,7 @@ pub fn await_welcome(
 /// # Errors
 /// Theirs.
 pub fn greet(stream: &mut (impl Read + Write), offer: &Offer<'_>) -> Result<Welcome, GreetError> {
-    let sent = say_hello(stream, offer)?;
+    let sent = say_hello(stream, hello(offer)?)?;
     await_welcome(stream, &sent, offer.credential.as_ref())
 }
 

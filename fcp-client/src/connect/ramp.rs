@@ -7,6 +7,8 @@
 
 use std::time::Duration;
 
+use fcp_common::transfer::Help;
+
 /// A path shorter than this is bound by cores; measured on loopback, where one connection moves
 /// 1.5 GB/s and a third one gains nothing.
 const SHORT: Duration = Duration::from_millis(2);
@@ -29,6 +31,9 @@ const LOGINS_AT_ONCE: u16 = 2;
 const STEP: Duration = Duration::from_millis(500);
 /// New connections need some round trips to come up to speed.
 const STEP_ROUND_TRIPS: u32 = 4;
+/// The second half of a step moves this many percent of the first where connections are still in
+/// slow start, which more of them would only overrun.
+const GROWS_PERCENT: u128 = 150;
 /// A step has helped when the rate is this many percent of the one before.
 const HELPED_PERCENT: u128 = 110;
 /// Bytes in flight per connection below which connections are not what is missing: four segments,
@@ -80,6 +85,14 @@ pub struct Ramp {
 struct Window {
     since: Duration,
     bytes: u64,
+    /// The same for its second half.
+    middle: Option<(Duration, u64)>,
+}
+
+/// Bytes per second from one moment, and number of bytes, to another.
+fn rate(from: (Duration, u64), to: (Duration, u64)) -> u128 {
+    let lasted = to.0.saturating_sub(from.0).as_micros().max(1);
+    u128::from(to.1.saturating_sub(from.1)) * 1_000_000 / lasted
 }
 
 impl Ramp {
@@ -137,16 +150,24 @@ impl Ramp {
         self.is_over = true;
     }
 
-    /// The rate since the step began, once it has lasted long enough.
+    /// The rate since the step began, once it has lasted long enough and grows no more.
     fn measure(&mut self, now: Duration, bytes: u64) -> Option<u128> {
-        let window = *self.window.get_or_insert(Window { since: now, bytes });
-        let lasted = now.saturating_sub(window.since);
-        if lasted < STEP.max(self.rtt * STEP_ROUND_TRIPS) {
+        let fresh = Window { since: now, bytes, middle: None };
+        let window = self.window.get_or_insert(fresh);
+        let (begin, lasted) = ((window.since, window.bytes), now.saturating_sub(window.since));
+        let enough = STEP.max(self.rtt * STEP_ROUND_TRIPS);
+        if lasted < enough {
+            if lasted >= enough / 2 {
+                window.middle.get_or_insert((now, bytes));
+            }
             return None;
         }
-        self.window = Some(Window { since: now, bytes });
-        let moved = u128::from(bytes.saturating_sub(window.bytes));
-        Some(moved * 1_000_000 / lasted.as_micros().max(1))
+        let middle = window.middle;
+        self.window = Some(fresh);
+        let grows = middle.is_some_and(|middle| {
+            rate(middle, (now, bytes)) * 100 >= rate(begin, middle) * GROWS_PERCENT
+        });
+        (!grows).then(|| rate(begin, (now, bytes)))
     }
 
     fn open(&mut self, more: u16) -> Step {
@@ -159,6 +180,11 @@ impl Ramp {
         self.window = None;
         if more == 0 { Step::Stay } else { Step::Open(more) }
     }
+}
+
+/// Whether a connection over ssh helps direct ones that have come, on a path with this round trip.
+pub fn help(rtt: Duration) -> Help {
+    if rtt < FAR { Help::Alone } else { Help::BesideYoung }
 }
 
 fn most_of(kind: PathKind, rtt: Duration, typed: bool) -> u16 {
@@ -294,6 +320,26 @@ mod tests {
         assert_eq!(ramp.handle_sample(ms(25_000), 100 << 30, 4), Step::Stay);
         assert_eq!(ramp.handle_sample(ms(25_250), 101 << 30, 4), Step::Stay);
         assert_eq!(ramp.handle_sample(ms(25_500), 102 << 30, 4), Step::Open(4));
+    }
+
+    #[test]
+    fn none_are_opened_while_those_there_are_in_slow_start() {
+        let (rtt, link) = (ms(100), 125_000_000);
+        let mut ramp = Ramp::new(PathKind::Direct, rtt, 128, false);
+        let (mut rate, mut bytes) = (6 * 10 * 1460 * 10, 0);
+        for tick in 0..40 {
+            let step = ramp.handle_sample(ms(tick * 250), bytes, 6);
+            if rate < link {
+                assert_eq!(step, Step::Stay, "at {rate} bytes per second");
+            }
+            if step != Step::Stay {
+                return assert_eq!(step, Step::Open(6));
+            }
+            bytes += rate / 4;
+            // It doubles each round trip.
+            rate = (rate * 5).min(link);
+        }
+        panic!("it never opened more");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fcp_common::engine::{Counters, Duplex, Inlet, SessionError};
+use fcp_common::transfer::Help;
 use fcp_proto::Fingerprint;
 use fcp_proto::version::{Agreed, Hello};
 
@@ -12,7 +13,7 @@ use super::direct::{self, DirectPath, Joined, NOT_OFFERED, Wanted};
 use super::grow::{self, Growth, Prepared};
 use super::known_servers::KnownServers;
 use super::plain::Purpose;
-use super::ramp::{PathKind, Ramp};
+use super::ramp::{self, PathKind, Ramp};
 use super::ssh::{self, HostFacts, Place, SshOptions, SshSession, tunnel};
 use super::tls;
 use super::{PATIENCE, loopback};
@@ -249,13 +250,15 @@ impl Reach<'_> {
                 let failed = |reason| CliError::Connect { server: place.host.clone(), reason };
                 let (first, dialer) = path.reach_or_fail(&joined).map_err(failed)?;
                 self.tell(format_args!("{}: ssh, with content past it over TLS", place.host));
-                conns = conns.into_iter().map(|c| c.spare(PATIENCE)).collect();
+                // It promises that no content goes through ssh.
+                conns = conns.into_iter().map(|c| c.spare(PATIENCE, Help::Never)).collect();
                 conns.push(first);
                 Box::new(move |to| direct::grow_from(dialer, &joined, to)) as More
             }
             (Some(path), Some(joined)) => {
-                let hold = direct::hold(self.round_trip(&ssh, place));
-                conns = conns.into_iter().map(|c| c.spare(hold)).collect();
+                let rtt = self.round_trip(&ssh, place);
+                let (hold, help) = (direct::hold(rtt), ramp::help(rtt));
+                conns = conns.into_iter().map(|c| c.spare(hold, help)).collect();
                 self.past_ssh(&ssh, place, path, joined)
             }
             _ if wanted == Wanted::Must => {

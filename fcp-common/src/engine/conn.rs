@@ -11,7 +11,7 @@ use fcp_proto::frame::{self, Frame};
 use fcp_proto::limits::BLOCK;
 
 use super::fds;
-use crate::transfer::Assembler;
+use crate::transfer::{Assembler, Help};
 
 /// Room for one block with its frames, and one more frame behind it.
 const BUFFER: usize = BLOCK as usize + Assembler::OVERHEAD + (64 << 10);
@@ -23,7 +23,7 @@ pub struct Duplex {
     /// Ends both halves; safe to call from any thread, any number of times.
     pub(crate) close: Box<dyn Fn() + Send + Sync>,
     /// See [`Duplex::spare`].
-    pub(crate) hold: Option<Duration>,
+    pub(crate) hold: Option<(Duration, Help)>,
 }
 
 impl Duplex {
@@ -58,11 +58,12 @@ impl Duplex {
         Ok(Duplex::new(reader, writer, move || closing.close()))
     }
 
-    /// Carries messages as ever, but content only while every living connection is a spare one and
-    /// `hold` has passed since the session began. For a way in that is slower than the
-    /// direct connections it leads to.
-    pub fn spare(self, hold: Duration) -> Duplex {
-        Duplex { hold: Some(hold), ..self }
+    /// Carries messages as ever, but content only while every living connection is a spare one.
+    /// Until `hold` has passed since the session began, and while others are new, it carries a
+    /// little at a time, or nothing, as `help` says. For a way in that is slower than the direct
+    /// connections it leads to.
+    pub fn spare(self, hold: Duration, help: Help) -> Duplex {
+        Duplex { hold: Some((hold, help)), ..self }
     }
 
     /// Keeps `guard` alive until the connection is closed, such as the permit that admitted it.

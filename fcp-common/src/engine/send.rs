@@ -23,7 +23,7 @@ use super::session::{
 };
 use super::workers::Workers;
 use crate::fs::{File, Stat};
-use crate::transfer::{Event, Sender, Work, digest};
+use crate::transfer::{Event, Help, Sender, Work, digest};
 use crate::walk::{Sink, Source, SourceRoot, WalkOptions, io_error, walk};
 
 /// Content bytes of one DATA frame. A block is 18 of these; larger ones would leave a short tail.
@@ -107,8 +107,8 @@ pub(super) struct SendRole {
 impl Machine for Sender<Source> {
     forward_to_machine!();
 
-    fn handle_spare(&mut self, conn: ConnId, from: Duration) {
-        self.handle_spare(conn, from);
+    fn handle_spare(&mut self, conn: ConnId, from: Duration, help: Help) {
+        self.handle_spare(conn, from, help);
     }
     fn is_over(&self) -> bool {
         self.closed().is_some()

@@ -15,7 +15,7 @@ use fcp_proto::{Flag, frame};
 
 use super::*;
 use crate::fs::DirPool;
-use crate::transfer::Config;
+use crate::transfer::{Config, Help};
 use crate::walk::{SourceRoot, WalkOptions};
 
 const IDLE: Duration = Duration::from_secs(20);
@@ -186,60 +186,54 @@ fn receive_options(home: &Path) -> ReceiveOptions {
 }
 
 fn spare((a, b): (Duplex, Duplex), hold: Duration) -> (Duplex, Duplex) {
-    (a.spare(hold), b.spare(hold))
+    (a.spare(hold, Help::BesideYoung), b.spare(hold, Help::BesideYoung))
 }
 
 #[test]
-fn a_spare_connection_carries_no_content_while_another_lives() {
-    let (idle, busy) = (Tap::new(), Tap::new());
-    let conns = vec![spare(connection(&idle), Duration::ZERO), connection(&busy)];
+fn a_spare_connection_carries_a_little_at_a_time_beside_others() {
+    let slow = Tap { pause: Duration::from_millis(100), ..Tap::new() };
+    let busy = Tap::new();
+    let conns = vec![spare(connection(&slow), Duration::ZERO), connection(&busy)];
     Pair::start(conns).finish();
-    assert_eq!(idle.content(), 0);
-    assert!(busy.content() as u64 > total());
-    assert!(!idle.seen.lock().unwrap().is_empty(), "the first connection carries the messages");
+    assert!(slow.content() <= 4 * BLOCK as usize, "{}", slow.content());
+    assert!(busy.content() >= LARGE - 4 * BLOCK as usize, "{}", busy.content());
+    assert!(!slow.seen.lock().unwrap().is_empty(), "the first connection carries the messages");
 }
 
 #[test]
-fn a_spare_connection_alone_carries_everything_once_the_hold_is_over() {
-    let (tap, hold) = (Tap::new(), Duration::from_millis(700));
-    let pair = Pair::start(vec![spare(connection(&tap), hold)]);
-    thread::sleep(hold / 2);
-    assert_eq!(tap.content(), 0);
-    let took = pair.finish();
-    assert!(took >= hold && took < hold + Duration::from_secs(10), "{took:?}");
+fn a_spare_connection_alone_carries_everything_hold_or_not() {
+    for hold in [Duration::ZERO, Duration::from_millis(700), LONG] {
+        let tap = Tap::new();
+        let took = Pair::start(vec![spare(connection(&tap), hold)]).finish();
+        assert!(tap.content() as u64 > total());
+        assert!(took < Duration::from_secs(10), "{took:?}");
+    }
 }
 
 #[test]
-fn content_waits_for_a_connection_that_joins_within_the_hold() {
-    let (idle, late) = (Tap::new(), Tap::new());
-    let pair = Pair::start(vec![spare(connection(&idle), LONG)]);
+fn most_content_waits_for_a_connection_that_joins_within_the_hold() {
+    // Hardly a block gets through before the other comes.
+    let slow = Tap { pause: Duration::from_millis(100), ..Tap::new() };
+    let late = Tap::new();
+    let pair = Pair::start(vec![spare(connection(&slow), LONG)]);
     thread::sleep(Duration::from_millis(200));
     pair.join(connection(&late));
     pair.finish();
-    assert_eq!(idle.content(), 0);
+    assert!(slow.content() <= 4 * BLOCK as usize, "{}", slow.content());
+    assert!(late.content() >= LARGE - 4 * BLOCK as usize, "{}", late.content());
 }
 
 #[test]
 fn d05_a_spare_connection_takes_over_when_the_last_other_is_lost() {
-    let idle = Tap::new();
+    let idle = Tap { pause: Duration::from_millis(20), ..Tap::new() };
     let busy = [2, 5].map(|blocks| Tap { fails_after: blocks * BLOCK as usize, ..Tap::new() });
     let [first, second] = &busy;
     let conns =
         vec![spare(connection(&idle), Duration::ZERO), connection(first), connection(second)];
     let took = Pair::start(conns).finish();
     let by_others: usize = busy.iter().map(Tap::content).sum();
-    assert!(by_others > 6 * BLOCK as usize && idle.content() > BLOCK as usize);
+    assert!(by_others > 4 * BLOCK as usize && idle.content() > BLOCK as usize);
     assert!(took < Duration::from_secs(10), "{took:?}");
-}
-
-#[test]
-fn d05_what_a_lost_connection_carried_waits_for_the_hold() {
-    let (idle, busy) = (Tap::new(), Tap { fails_after: BLOCK as usize, ..Tap::new() });
-    let hold = Duration::from_millis(900);
-    let conns = vec![spare(connection(&idle), hold), connection(&busy)];
-    let took = Pair::start(conns).finish();
-    assert!(took >= hold && took < hold + Duration::from_secs(10), "{took:?}");
-    assert!(idle.content() > 0);
 }
 
 #[test]

@@ -217,6 +217,11 @@ impl Link {
     }
 
     /// The connections that live.
+    pub fn each(&self) -> impl Iterator<Item = ConnId> + '_ {
+        self.conns.iter().copied()
+    }
+
+    /// How many connections live.
     pub fn connections(&self) -> usize {
         self.conns.len()
     }

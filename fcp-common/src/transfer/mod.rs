@@ -29,4 +29,4 @@ pub use receiver::{
     Receiver, RootMetaRule, RootRule,
 };
 pub use schedule::Schedule;
-pub use sender::{Event, Sender, Work};
+pub use sender::{Event, Help, Sender, Work};

@@ -19,14 +19,23 @@ const REPEAT_TIMES: u32 = 4;
 /// But no longer than this, or blocks that crawl would make their own slowness the usual.
 const REPEAT_AT_LAST: Duration = Duration::from_secs(3);
 
+/// Bytes in flight on a connection that has carried nothing yet: with less, it would be idle while
+/// a block is written.
+const AT_FIRST: u64 = 2 * BLOCK;
+
+/// How many times as long as on others a block takes on a connection that has carried none.
+const UNPROVEN: u32 = 4;
+
 /// Wanted blocks in the order they were wanted, and blocks in flight.
 #[derive(Debug, Default)]
 pub struct Schedule {
     /// Files with wanted blocks, oldest first; a file stands here once.
     queue: VecDeque<FileId>,
     wanted: HashMap<FileId, RangeSet>,
+    /// Bytes in `wanted`.
+    waiting: u64,
     in_flight: BTreeMap<(FileId, u64), Flight>,
-    per_conn: HashMap<ConnId, usize>,
+    per_conn: HashMap<ConnId, Load>,
     /// Connections whose block was repeated elsewhere and that have done nothing since: two dead
     /// ones would hand it to each other for ever.
     suspect: HashSet<ConnId>,
@@ -45,6 +54,32 @@ struct Flight {
     repeated: bool,
 }
 
+/// What a connection has taken.
+#[derive(Clone, Copy, Debug, Default)]
+struct Load {
+    /// Not acknowledged.
+    blocks: usize,
+    /// Not acknowledged.
+    bytes: u64,
+    /// Acknowledged bytes.
+    done: u64,
+    /// How long its blocks use to be in flight; zero as long as none was acknowledged.
+    usual: Duration,
+    /// When the last one was.
+    last: Duration,
+}
+
+impl Load {
+    /// Bytes per second, of a connection that has shown it, and has just done so.
+    fn rate(&self, now: Duration) -> u64 {
+        let is_alive = now.saturating_sub(self.last) < self.usual * 2;
+        if self.usual.is_zero() || self.bytes == 0 || !is_alive {
+            return 0;
+        }
+        (u128::from(self.bytes) * 1_000_000 / self.usual.as_micros().max(1)) as u64
+    }
+}
+
 impl Schedule {
     /// Adds wanted bytes; `range` begins at a block.
     pub fn want(&mut self, file: FileId, range: Range<u64>) {
@@ -59,7 +94,7 @@ impl Schedule {
         if set.is_empty() {
             self.queue.push_back(file);
         }
-        set.insert(range);
+        self.waiting = self.waiting.saturating_add(set.insert(range));
     }
 
     /// The block that `conn` should carry now: a wanted one, or when there is none and `conn` is
@@ -69,12 +104,14 @@ impl Schedule {
         let key = (block.file, block.offset);
         let repeated = self.in_flight.remove(&key);
         if let Some(old) = repeated {
-            self.release(old.conn);
+            self.release(&old);
             self.suspect.insert(old.conn);
         }
         let flight = Flight { len: block.len, conn, since: now, repeated: repeated.is_some() };
         self.in_flight.insert(key, flight);
-        *self.per_conn.entry(conn).or_default() += 1;
+        let load = self.per_conn.entry(conn).or_default();
+        load.blocks += 1;
+        load.bytes += u64::from(block.len);
         Some(block)
     }
 
@@ -84,10 +121,12 @@ impl Schedule {
             let took = now.saturating_sub(flight.since);
             self.usual = if self.usual.is_zero() { took } else { (self.usual * 7 + took) / 8 };
         }
+        self.learn(file, offset, now);
         self.land(file, offset);
         // It had arrived when its connection was lost: it need not go again.
         if let Some(set) = self.wanted.get_mut(&file).filter(|set| !set.is_empty()) {
-            set.remove(offset..offset.saturating_add(BLOCK));
+            self.waiting =
+                self.waiting.saturating_sub(set.remove(offset..offset.saturating_add(BLOCK)));
             if set.is_empty() {
                 self.queue.retain(|f| *f != file);
             }
@@ -109,9 +148,19 @@ impl Schedule {
         }
     }
 
+    /// The receiver has the whole file.
+    pub fn handle_finished(&mut self, file: FileId, now: Duration) {
+        let flights = self.in_flight.range((file, 0)..=(file, u64::MAX)).map(|(key, _)| key.1);
+        for offset in flights.collect::<Vec<_>>() {
+            self.learn(file, offset, now);
+        }
+        self.forget(file);
+    }
+
     /// The file is finished or void.
     pub fn forget(&mut self, file: FileId) {
-        if self.wanted.remove(&file).is_some_and(|set| !set.is_empty()) {
+        if let Some(set) = self.wanted.remove(&file).filter(|set| !set.is_empty()) {
+            self.waiting = self.waiting.saturating_sub(set.len());
             self.queue.retain(|f| *f != file);
         }
         while let Some((&(f, offset), _)) = self.in_flight.range((file, 0)..).next() {
@@ -120,6 +169,37 @@ impl Schedule {
             }
             self.land(f, offset);
         }
+    }
+
+    /// Bytes that `conn` has taken and that are not acknowledged.
+    pub fn in_flight(&self, conn: ConnId) -> u64 {
+        self.per_conn.get(&conn).map_or(0, |load| load.bytes)
+    }
+
+    /// Bytes that went over `conn` and are acknowledged.
+    pub fn done(&self, conn: ConnId) -> u64 {
+        self.per_conn.get(&conn).map_or(0, |load| load.done)
+    }
+
+    /// Whether `conn` should take another block: a new connection has shown nothing of its speed,
+    /// and what its buffers swallow would be missing at the end. One in slow start doubles what is
+    /// under way each round trip, so twice what it has carried never holds it back.
+    pub fn has_room(&self, conn: ConnId, now: Duration) -> bool {
+        let load = self.per_conn.get(&conn).copied().unwrap_or_default();
+        load.bytes < AT_FIRST.saturating_add(load.done.saturating_mul(2))
+            && !self.would_be_last(conn, &load, now)
+    }
+
+    /// Whether others would have carried all that waits before `conn` has carried one block more.
+    /// The quickest never would be, so that nothing waits for ever.
+    fn would_be_last(&self, conn: ConnId, load: &Load, now: Duration) -> bool {
+        let others = || self.per_conn.iter().filter(|(c, _)| **c != conn).map(|(_, l)| l);
+        let busy = || others().filter(|other| other.rate(now) > 0);
+        let Some(usual) = busy().map(|other| other.usual).min() else { return false };
+        let rate: u64 = busy().map(|other| other.rate(now)).sum();
+        let left = Duration::from_micros(self.waiting.saturating_mul(1_000_000) / rate.max(1));
+        let own = if load.usual.is_zero() { usual * UNPROVEN } else { load.usual };
+        own > left + usual + usual / 2
     }
 
     /// Whether a wanted block waits.
@@ -142,6 +222,7 @@ impl Schedule {
         // A file stands in the queue only while its set is not empty.
         let set = self.wanted.get_mut(&file)?;
         let range = set.pop_block(BLOCK)?;
+        self.waiting = self.waiting.saturating_sub(range.end - range.start);
         if set.is_empty() {
             self.queue.pop_front();
         }
@@ -149,7 +230,9 @@ impl Schedule {
     }
 
     fn overdue(&self, conn: ConnId, now: Duration) -> Option<Block> {
-        if self.suspect.contains(&conn) || self.per_conn.get(&conn).is_some_and(|n| *n > 0) {
+        if self.suspect.contains(&conn)
+            || self.per_conn.get(&conn).is_some_and(|load| load.blocks > 0)
+        {
             return None;
         }
         let patience = (self.usual * REPEAT_TIMES).clamp(REPEAT_AFTER, REPEAT_AT_LAST);
@@ -162,18 +245,31 @@ impl Schedule {
         overdue.then_some(Block { file: key.0, offset: key.1, len: flight.len })
     }
 
+    /// What the acknowledgement of a block tells of the connection that carried it.
+    fn learn(&mut self, file: FileId, offset: u64, now: Duration) {
+        let Some(flight) = self.in_flight.get(&(file, offset)) else { return };
+        let Some(load) = self.per_conn.get_mut(&flight.conn) else { return };
+        let took = now.saturating_sub(flight.since);
+        load.usual = if load.usual.is_zero() { took } else { (load.usual * 3 + took) / 4 };
+        load.last = now;
+    }
+
     fn land(&mut self, file: FileId, offset: u64) {
         if let Some(flight) = self.in_flight.remove(&(file, offset)) {
-            self.release(flight.conn);
+            self.release(&flight);
+            if let Some(load) = self.per_conn.get_mut(&flight.conn) {
+                load.done = load.done.saturating_add(flight.len.into());
+            }
             if !flight.repeated {
                 self.suspect.remove(&flight.conn);
             }
         }
     }
 
-    fn release(&mut self, conn: ConnId) {
-        if let Some(n) = self.per_conn.get_mut(&conn) {
-            *n = n.saturating_sub(1);
+    fn release(&mut self, flight: &Flight) {
+        if let Some(load) = self.per_conn.get_mut(&flight.conn) {
+            load.blocks = load.blocks.saturating_sub(1);
+            load.bytes = load.bytes.saturating_sub(flight.len.into());
         }
     }
 }
@@ -243,6 +339,51 @@ mod tests {
         s.handle_conn_lost(B);
         s.handle_written(F, second.offset, T0);
         assert!(!s.has_fresh());
+    }
+
+    #[test]
+    fn a_new_connection_takes_no_more_than_it_has_shown_to_carry() {
+        let mut s = Schedule::default();
+        s.want(F, 0..100 * BLOCK);
+        let take = |s: &mut Schedule| {
+            std::iter::from_fn(|| s.has_room(A, T0).then(|| s.next(A, T0)).flatten())
+                .collect::<Vec<_>>()
+        };
+        let first = take(&mut s);
+        assert_eq!(first.len(), 2);
+        assert!(s.has_room(B, T0), "each for itself");
+        s.handle_written(F, first[0].offset, T0);
+        // One is in flight still, and four may be.
+        assert_eq!((take(&mut s).len(), s.done(A)), (3, BLOCK));
+        // What went elsewhere after all shows nothing.
+        s.handle_conn_lost(A);
+        assert_eq!((s.done(A), take(&mut s).len()), (0, 2));
+    }
+
+    #[test]
+    fn the_last_blocks_are_left_to_those_that_have_shown_to_be_quick() {
+        let ms = Duration::from_millis;
+        let (quick, new) = (A, B);
+        let mut s = Schedule::default();
+        s.want(F, 0..100 * BLOCK);
+        // A block each tenth of a second, two under way.
+        let mut under_way =
+            VecDeque::from([s.next(quick, T0).unwrap(), s.next(quick, T0).unwrap()]);
+        let mut was_refused_at = None;
+        for turn in 1..=98 {
+            let now = ms(turn * 100);
+            let block = under_way.pop_front().unwrap();
+            s.handle_written(F, block.offset, now);
+            under_way.push_back(s.next(quick, now).unwrap());
+            assert!(s.has_room(quick, now), "the quickest is never refused");
+            if !s.has_room(new, now) {
+                was_refused_at.get_or_insert(100 - turn);
+            }
+        }
+        // A new one may take four times as long, which is eight blocks of the quick one.
+        assert!(matches!(was_refused_at, Some(5..=12)), "{was_refused_at:?}");
+        // One that falls silent is waited for no longer than it would have taken.
+        assert!(!s.has_room(new, ms(9_850)) && s.has_room(new, ms(10_800)));
     }
 
     #[test]

@@ -29,6 +29,12 @@ use super::schedule::Schedule;
 const ENTRIES_AT_ONCE: usize = 200;
 /// A source that keeps changing is given up after this many fresh starts (case F05).
 const MAX_RESTARTS: u8 = 3;
+/// Content that a spare connection takes as long as this much is not in flight on it: what small
+/// transfers need. ssh has a window of 2 MiB, so that it could carry no more anyway.
+const HEAD_START: u64 = 2 * BLOCK;
+/// Content that others have carried, together, when they can do without a spare connection: on a
+/// long path slow start is over then.
+const YOUNG: u64 = 16 * BLOCK;
 /// Hashes in one DIGESTS message: 2,000 blocks in 64,000 bytes.
 const HASHES_AT_ONCE: usize = 2000;
 
@@ -49,8 +55,9 @@ pub struct Sender<S> {
     walked: bool,
     finish_sent: bool,
     schedule: Schedule,
-    /// Living connections that leave content to others, and from when on they may have to carry it.
-    spares: HashMap<ConnId, Duration>,
+    /// Living connections that leave content to others, and from when on they may have to carry all
+    /// of it.
+    spares: HashMap<ConnId, (Duration, Help)>,
     events: VecDeque<Event<S>>,
     closed: Option<Summary>,
 }
@@ -73,6 +80,17 @@ pub struct Work<S> {
     pub version: SourceVersion,
     /// The caller's handle.
     pub source: S,
+}
+
+/// When a spare connection carries a little content, before it may have to carry all of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Help {
+    /// Not at all.
+    Never,
+    /// While there are no others.
+    Alone,
+    /// Also while the others are new, as slow start takes long on this path.
+    BesideYoung,
 }
 
 /// What the caller of a [`Sender`] learns.
@@ -128,10 +146,10 @@ impl<S: Clone> Sender<S> {
         self.link.handle_conn_opened(conn);
     }
 
-    /// `conn`, just opened, is a spare one: it carries content only while all that live are, and
-    /// not before `from`.
-    pub fn handle_spare(&mut self, conn: ConnId, from: Duration) {
-        self.spares.insert(conn, from);
+    /// `conn`, just opened, is a spare one: it carries content only while all that live are. Before
+    /// `from` others are on their way, and then they are slow at first: so long it may `help`.
+    pub fn handle_spare(&mut self, conn: ConnId, from: Duration, help: Help) {
+        self.spares.insert(conn, (from, help));
     }
 
     /// A connection is gone: its blocks go to the others.
@@ -299,7 +317,7 @@ impl<S: Clone> Sender<S> {
     /// Whether any connection has anything to transmit now.
     pub fn has_any_transmit(&self, now: Duration) -> bool {
         // A spare carrier does not speak for the others, which may have content.
-        let content = self.schedule.has_fresh() && self.spare_due(now).is_none();
+        let content = self.schedule.has_fresh() && self.is_anyone_free(now);
         content || self.link.carrier().is_some_and(|carrier| self.has_transmit(carrier, now))
     }
 
@@ -332,8 +350,22 @@ impl<S: Clone> Sender<S> {
     }
 
     fn carries_content(&self, conn: ConnId, now: Duration) -> bool {
-        let may = |from: &Duration| self.has_only_spares() && now >= *from;
-        self.spares.get(&conn).is_none_or(may)
+        let Some((from, help)) = self.spares.get(&conn) else {
+            return self.schedule.has_room(conn, now);
+        };
+        let is_alone = self.has_only_spares();
+        let helps = match help {
+            Help::Never => false,
+            Help::Alone => is_alone,
+            Help::BesideYoung => is_alone || self.others_are_young(),
+        };
+        (is_alone && now >= *from) || (helps && self.schedule.in_flight(conn) < HEAD_START)
+    }
+
+    /// Whether the connections that are not spare have not come up to speed.
+    fn others_are_young(&self) -> bool {
+        let others = self.link.each().filter(|conn| !self.spares.contains_key(conn));
+        others.map(|conn| self.schedule.done(conn)).sum::<u64>() < YOUNG
     }
 
     fn has_only_spares(&self) -> bool {
@@ -342,8 +374,14 @@ impl<S: Clone> Sender<S> {
 
     /// When the first spare connection will carry the content that no connection may carry now.
     fn spare_due(&self, now: Duration) -> Option<Duration> {
-        let first = self.spares.values().min().filter(|_| self.has_only_spares())?;
-        (*first > now && self.schedule.has_fresh()).then_some(*first)
+        let first = self.spares.values().map(|(from, _)| *from).min();
+        let first = first.filter(|_| self.has_only_spares())?;
+        let waits = self.schedule.has_fresh() && !self.is_anyone_free(now);
+        (first > now && waits).then_some(first)
+    }
+
+    fn is_anyone_free(&self, now: Duration) -> bool {
+        self.link.each().any(|conn| self.carries_content(conn, now))
     }
 
     fn fresh_id(&mut self) -> FileId {
@@ -392,7 +430,7 @@ impl<S: Clone> Sender<S> {
             Message::Written(list) => {
                 list.into_iter().try_for_each(|w| self.handle_written(w, now))
             }
-            Message::Results(list) => list.into_iter().try_for_each(|r| self.handle_result(r)),
+            Message::Results(list) => list.into_iter().try_for_each(|r| self.handle_result(r, now)),
             Message::DigestsWanted(ids) => ids.into_iter().try_for_each(|id| self.ask_hash(id)),
             Message::Close(summary) if self.finish_sent && self.closed.is_none() => {
                 self.closed = Some(summary);
@@ -447,13 +485,17 @@ impl<S: Clone> Sender<S> {
         Ok(())
     }
 
-    fn handle_result(&mut self, result: fcp_proto::packet::FileResult) -> Result<(), Violation> {
+    fn handle_result(
+        &mut self,
+        result: fcp_proto::packet::FileResult,
+        now: Duration,
+    ) -> Result<(), Violation> {
         let file = result.file;
         let Some(done) = self.files.remove(&file) else {
             return self.late_or_wrong(file, Flag::RESULTS);
         };
         self.metadata -= done.entry.cost();
-        self.schedule.forget(file);
+        self.schedule.handle_finished(file, now);
         let Announced { entry, source, .. } = done;
         self.events.push_back(Event::Finished { source, entry, outcome: result.outcome });
         Ok(())

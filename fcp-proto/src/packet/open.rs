@@ -67,6 +67,9 @@ pub struct Reply {
 /// came before was printed by the login shell.
 pub const STDIO_PREAMBLE: [u8; 16] = *b"\0fcpd-stdio-v2\r\n";
 
+/// The variable in which `fcpd --stdio` may find what HELLO will say, before HELLO can come.
+pub const HELLO_VARIABLE: &str = "FCPD_HELLO";
+
 /// Why an opening is refused; always the peer's fault.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpeningRefused {
@@ -108,6 +111,26 @@ impl Opening {
         };
         (payload.len() <= frame::MAX_PAYLOAD).then(|| frame::encode(flag, &payload, out))
     }
+}
+
+impl Hello {
+    /// The payload in lower-case hexadecimal.
+    pub fn to_hex(&self) -> String {
+        to_vec(self).iter().map(|b| format!("{b:02x}")).collect()
+    }
+
+    /// Reads [`Hello::to_hex`]; `None` when it is something else.
+    pub fn from_hex(text: &str) -> Option<Hello> {
+        decode_exact(&bytes_of(text)?).ok()
+    }
+}
+
+fn bytes_of(hex: &str) -> Option<Vec<u8>> {
+    let digit = |b: u8| (b as char).to_digit(16).map(|d| d as u8);
+    if !hex.len().is_multiple_of(2) || hex.len() > 1024 {
+        return None;
+    }
+    hex.as_bytes().chunks_exact(2).map(|p| Some(digit(p[0])? << 4 | digit(p[1])?)).collect()
 }
 
 impl Reply {
@@ -246,26 +269,17 @@ fn one_or_many<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<String>, D:
 
 /// HELLO as the hexadecimal string of the `"fcp"` key.
 mod greeting {
-    use super::{Hello, decode_exact, to_vec};
+    use super::{Hello, bytes_of, decode_exact};
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
     pub(super) fn serialize<S: Serializer>(hello: &Option<Hello>, s: S) -> Result<S::Ok, S::Error> {
-        let bytes = hello.as_ref().map(to_vec).unwrap_or_default();
-        s.serialize_str(&bytes.iter().map(|b| format!("{b:02x}")).collect::<String>())
+        s.serialize_str(&hello.as_ref().map(Hello::to_hex).unwrap_or_default())
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Hello>, D::Error> {
         let text = String::deserialize(d)?;
-        let bytes = from_hex(&text).ok_or_else(|| D::Error::custom("not hexadecimal"))?;
+        let bytes = bytes_of(&text).ok_or_else(|| D::Error::custom("not hexadecimal"))?;
         decode_exact(&bytes).map(Some).map_err(D::Error::custom)
-    }
-
-    fn from_hex(text: &str) -> Option<Vec<u8>> {
-        let digit = |b: u8| (b as char).to_digit(16).map(|d| d as u8);
-        if !text.len().is_multiple_of(2) || text.len() > 1024 {
-            return None;
-        }
-        text.as_bytes().chunks_exact(2).map(|p| Some(digit(p[0])? << 4 | digit(p[1])?)).collect()
     }
 }
 
@@ -275,6 +289,16 @@ mod tests {
 
     fn decode(flag: Flag, payload: &[u8]) -> Result<Opening, OpeningRefused> {
         Opening::decode(Frame { flag, payload })
+    }
+
+    #[test]
+    fn a_greeting_in_a_variable_is_the_same_or_none() {
+        let hello = Hello::ours(7);
+        assert_eq!(Hello::from_hex(&hello.to_hex()), Some(hello.clone()));
+        let hex = hello.to_hex();
+        for bad in ["", "0", "zz", &hex[2..], &hex[..hex.len() - 2], &"00".repeat(600), "éé"] {
+            assert_eq!(Hello::from_hex(bad), None, "{bad}");
+        }
     }
 
     #[test]

@@ -94,6 +94,12 @@ async fn serve(
     fds: Fds,
 ) -> Result<bool, String> {
     let mut transport = Transport::Fds(fds);
+    if let Some(hello) = &stdio.early {
+        return match transport.write_all(&STDIO_PREAMBLE).await {
+            Ok(()) => Ok(session(server, stdio, scope, transport, hello).await),
+            Err(error) => Err(format!("nobody is there: {error}")),
+        };
+    }
     let first = tokio::select! {
         biased;
         () = server.shutdown.cancelling() => return Ok(false),
@@ -166,5 +172,6 @@ async fn session(
             Err(error) => tracing::info!("no direct connections: {error}"),
         }
     }
+    let opened = if stdio.early.is_some() { opened.before(hello.clone()) } else { opened };
     opened.run(server, transport, Flag::ACCEPT, extra).await
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use fcp_common::engine::Duplex;
 use fcp_common::tls;
+use fcp_common::transfer::Help;
 use fcp_proto::SessionId;
 use fcp_proto::version::Hello;
 use rustix::process::Signal;
@@ -90,7 +91,7 @@ fn direct_connections_carry_the_content() {
     let offer = reply.extra.direct.expect("an offer");
     let pin = tls::ServerPin::Exactly(offer.fingerprint);
     let config = tls::client_config(&key, pin).unwrap();
-    let mut conns = vec![program.duplex().spare(Duration::from_millis(200))];
+    let mut conns = vec![program.duplex().spare(Duration::from_millis(200), Help::Alone)];
     for _ in 0..2 {
         let tcp = TcpStream::connect(("127.0.0.1", offer.port)).unwrap();
         let (tcp, mut conn) =

@@ -49,8 +49,7 @@ pub(super) fn run(args: &JobArgs) -> Result<ExitStatus, CliError> {
 /// The file cannot be used, or has no such job. A job that makes no sense is no error here.
 pub(crate) fn select(options: &JobOptions, names: &[String]) -> Result<Selection, CliError> {
     let file = load(options)?;
-    let mut selection =
-        Selection { jobs: Vec::new(), refused: Vec::new() };
+    let mut selection = Selection { jobs: Vec::new(), refused: Vec::new() };
     for job in pick(&file, names)? {
         match &job.spec {
             Ok(spec) => selection.jobs.push(spec.clone()),

@@ -1,11 +1,13 @@
 //! Logging in for SFTP, by the system's ssh: what the user can reach with ssh is reached here.
 
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::{io, mem};
 
-use tokio::io::{AsyncReadExt, AsyncWrite};
+use fcp_common::engine::Counters;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::unix::pipe::{Receiver, Sender};
 
 use super::host::{Host, Remote};
@@ -18,10 +20,16 @@ use crate::location::sftp::SftpOptions;
 use crate::location::sftp::dial::{Connection, Future, Link, Output, Stream};
 use crate::location::sftp::pool::{Pool, PoolOptions};
 use crate::location::{LocationError, Op, Reason, Result};
-use crate::target::Server;
+use crate::target::{self, Server};
+use crate::ui;
 
 /// Logins at one host, where nobody says how many: each brings a window and a core.
 const CONNECTIONS: u16 = 4;
+/// On this machine there are no windows to wait for.
+const ON_LOOPBACK: u16 = 2;
+
+/// What sshd says where an account may not run commands.
+const SFTP_ONLY: &[u8] = b"This service allows sftp connections only";
 
 /// Logs in at a server.
 ///
@@ -30,7 +38,7 @@ const CONNECTIONS: u16 = 4;
 pub(super) async fn login(
     server: &Server,
     config: &Resolved,
-    verbose: u8,
+    (verbose, counters): (u8, &Arc<Counters>),
 ) -> std::result::Result<Host, CliError> {
     let Server::Ssh { user, host, port } = server else {
         return Err(CliError::Unsupported(format!("{server} is no SFTP server")));
@@ -38,8 +46,12 @@ pub(super) async fn login(
     let place = Place { user: user.clone(), host: host.clone(), port: *port };
     let options = ssh_options(config, verbose);
     let logins = off(move || SftpLogins::new(&place, &options)).await?;
-    let dialer = Arc::new(Dialer { logins: Arc::new(logins), failed: Mutex::default() });
-    let connections = config.connections.value.unwrap_or(CONNECTIONS).into();
+    let commands = Arc::new(AtomicBool::new(true));
+    let (logins, counters) = (Arc::new(logins), Arc::clone(counters));
+    let dialer = Arc::new(Dialer { logins, counters, failed: Mutex::default(), commands });
+    let near = target::loopback(dialer.logins.hostname(), 1).is_some();
+    let usual = if near { ON_LOOPBACK } else { CONNECTIONS };
+    let most = usize::from(config.connections.value.unwrap_or(usual));
     let name = dialer.name();
     let opener = {
         let dialer = Arc::clone(&dialer);
@@ -48,19 +60,25 @@ pub(super) async fn login(
             Box::pin(async move { dialer.dial().await })
         }
     };
-    let limits = PoolOptions { max_connections: connections, max_channels: 1 };
+    // More where somebody says so, else once they are worth their logins.
+    let first = config.connections.value.map_or(1, usize::from);
+    let limits = PoolOptions { max_connections: first, max_channels: 1 };
     let pool = Pool::over(Box::new(opener), limits);
     // Now, while nothing else is said, as it may ask the user.
     pool.share().await.map_err(|error| dialer.why().unwrap_or(CliError::Place(error)))?;
-    let options = SftpOptions { pool: limits, lanes: connections, make_base: false };
-    Ok(Host::There(Remote { pool, name, options }))
+    ui::way(verbose, format_args!("{server}: over SFTP, by ssh, with up to {most} connections"));
+    let options = SftpOptions { pool: limits, lanes: most, make_base: false };
+    Ok(Host::There(Remote { pool, name, options, most }))
 }
 
 /// Opens the streams of one host.
 struct Dialer {
     logins: Arc<SftpLogins>,
+    counters: Arc<Counters>,
     /// Why the first login failed: it is not tried again.
     failed: Mutex<Option<CliError>>,
+    /// No command was refused so far.
+    commands: Arc<AtomicBool>,
 }
 
 impl Dialer {
@@ -77,20 +95,20 @@ impl Dialer {
         format!("sftp {}", self.logins.name())
     }
 
-    async fn dial(&self) -> Result<Connection> {
+    async fn dial(self: &Arc<Self>) -> Result<Connection> {
         let stream = Mutex::new(Some(self.stream().await?));
         let refused = self.error(Reason::Busy, "each connection has one session");
-        let stopped = self.error(Reason::Unsupported, "no commands are run");
-        Ok(Connection::new(&self.name(), One { stream, refused, stopped }))
+        let stopped = self.error(Reason::Unsupported, "it runs no commands for this account");
+        let (logins, commands) = (Arc::clone(&self.logins), Arc::clone(&self.commands));
+        Ok(Connection::new(&self.name(), One { logins, stream, refused, stopped, commands }))
     }
 
     async fn stream(&self) -> Result<Stream> {
         let logins = Arc::clone(&self.logins);
         let opened = off(move || logins.open()).await;
         match opened {
-            Ok(Ok(stream)) => {
-                primed(stream).map_err(|error| self.error(Reason::Lost, &error.to_string()))
-            }
+            Ok(Ok(stream)) => primed(stream, &self.counters)
+                .map_err(|error| self.error(Reason::Lost, &error.to_string())),
             Ok(Err(NoStream::Further(error))) => {
                 Err(self.error(Reason::Busy, &format!("no further connection: {error}")))
             }
@@ -105,6 +123,8 @@ impl Dialer {
 
 /// A connection that is one stream.
 struct One {
+    logins: Arc<SftpLogins>,
+    commands: Arc<AtomicBool>,
     stream: Mutex<Option<Stream>>,
     refused: LocationError,
     stopped: LocationError,
@@ -116,8 +136,20 @@ impl Link for One {
         Box::pin(async move { stream.ok_or_else(|| self.refused.clone()) })
     }
 
-    fn exec<'a>(&'a self, _: &'a [u8], _: usize) -> Future<'a, Result<Output>> {
-        Box::pin(async { Err(self.stopped.clone()) })
+    fn exec<'a>(&'a self, command: &'a [u8], limit: usize) -> Future<'a, Result<Output>> {
+        let (logins, command) = (Arc::clone(&self.logins), command.to_vec());
+        Box::pin(async move {
+            let ran = off(move || logins.exec(&command, limit)).await;
+            match ran {
+                Ok(Ok((status, stdout))) if !stdout.starts_with(SFTP_ONLY) => {
+                    Ok(Output { status: status.and_then(|code| u32::try_from(code).ok()), stdout })
+                }
+                _ => {
+                    self.commands.store(false, Ordering::Relaxed);
+                    Err(self.stopped.clone())
+                }
+            }
+        })
     }
 
     fn explain(&self, error: LocationError) -> Future<'_, LocationError> {
@@ -125,7 +157,7 @@ impl Link for One {
     }
 
     fn has_exec(&self) -> bool {
-        false
+        self.commands.load(Ordering::Relaxed)
     }
 
     fn max_channels(&self) -> usize {
@@ -139,17 +171,41 @@ impl Link for One {
 
 /// A stream as it was before its first words: it repeats what was said, and keeps the words that
 /// were said for it to itself.
-fn primed(stream: SftpStream) -> io::Result<Stream> {
+fn primed(stream: SftpStream, counters: &Arc<Counters>) -> io::Result<Stream> {
     let SftpStream { ssh, reader, writer, begun } = stream;
-    let reader = io::Cursor::new(begun).chain(Receiver::from_owned_fd(reader)?);
-    let writer = Writer { inner: Sender::from_owned_fd(writer)?, said: INIT.len(), ssh };
+    let counters = || Arc::clone(counters);
+    let inner = Receiver::from_owned_fd(reader)?;
+    let reader = io::Cursor::new(begun).chain(Counted { inner, counters: counters() });
+    let inner = Sender::from_owned_fd(writer)?;
+    let writer = Writer { inner, said: INIT.len(), counters: counters(), ssh };
     Ok(Stream { reader: Box::new(reader), writer: Box::new(writer) })
+}
+
+/// Counts what is read.
+struct Counted {
+    inner: Receiver,
+    counters: Arc<Counters>,
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let done = Pin::new(&mut self.inner).poll_read(context, buf);
+        let read = buf.filled().len() - before;
+        self.counters.wire_in.fetch_add(read as u64, Ordering::Relaxed);
+        done
+    }
 }
 
 /// Leaves out the first bytes, which were said before. Holds the ssh.
 struct Writer {
     inner: Sender,
     said: usize,
+    counters: Arc<Counters>,
     ssh: Arc<dyn std::any::Any + Send + Sync>,
 }
 
@@ -164,7 +220,11 @@ impl AsyncWrite for Writer {
             self.said -= skipped;
             return Poll::Ready(Ok(skipped));
         }
-        Pin::new(&mut self.inner).poll_write(context, buf)
+        let done = Pin::new(&mut self.inner).poll_write(context, buf);
+        if let Poll::Ready(Ok(written)) = &done {
+            self.counters.wire_out.fetch_add(*written as u64, Ordering::Relaxed);
+        }
+        done
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

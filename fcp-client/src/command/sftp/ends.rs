@@ -156,7 +156,7 @@ impl Job<'_> {
     async fn host(&self, server: Option<&Server>) -> Result<Host, CliError> {
         let Some(server) = server else { return Ok(Host::Here) };
         let config = self.config_for(server)?;
-        dial::login(server, &config, self.options.verbose).await
+        dial::login(server, &config, (self.options.verbose, &self.counters)).await
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError};
 use fcp_proto::packet::Outcome;
 use tokio::task::JoinSet;
 
+use super::again::again;
 use super::tell::wire;
 use super::tree::{Dir, Shared};
 use crate::location::{Location, Reason, Result, copy};
@@ -61,7 +62,7 @@ impl Shared {
         };
         let outcome = match (&self.to.at, &outcome) {
             (Some(to), Outcome::Created | Outcome::Metadata | Outcome::Same) if !self.dry_run => {
-                match self.set_dir(to, dir, made).await {
+                match again(|| self.set_dir(to, dir, made)).await {
                     Ok(()) => outcome,
                     Err(error) => {
                         self.tell.note_fatal(&error);

@@ -25,6 +25,8 @@ pub(super) struct Remote {
     /// As errors call it.
     pub(super) name: String,
     pub(super) options: SftpOptions,
+    /// Connections that it may come to.
+    pub(super) most: usize,
 }
 
 /// What a path leads to, links followed.
@@ -46,7 +48,7 @@ impl Host {
     pub(super) async fn look(&self, path: &[u8]) -> Result<Found> {
         let opened = match self {
             Host::Here => Local::new(user_path(path)).map(Location::Local),
-            Host::There(Remote { pool, name, options }) => {
+            Host::There(Remote { pool, name, options, .. }) => {
                 Sftp::over(pool.clone(), name, path, *options).await.map(Location::Sftp)
             }
         };

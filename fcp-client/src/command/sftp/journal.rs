@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use fcp_common::fs::{RunId, TempNames};
 use fcp_common::journal::names::parse_temp;
@@ -23,6 +24,9 @@ use crate::location::Meta;
 const HEADER: &str = "fcp-sftp 1";
 /// The most of a journal that is read: a hundred thousand ranges.
 const MAX_JOURNAL: u64 = 32 << 20;
+
+/// After so long nobody goes on any more.
+const FORGOTTEN: Duration = Duration::from_secs(60 * 24 * 3600);
 
 /// What tells one version of a source from the next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +84,10 @@ impl Journal {
             stale: Mutex::default(),
         };
         let Some(dir) = dir else { return journal };
+        for old in private::not_changed_for(FORGOTTEN, dir) {
+            // Nobody went on with it.
+            Held::take_over(&old, 0).into_iter().for_each(|(held, _)| held.remove());
+        }
         let prefix = format!("{}-", key(place));
         for path in private::named(dir, &prefix) {
             journal.take_over(&path, prefix.len());

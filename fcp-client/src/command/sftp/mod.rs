@@ -1,9 +1,10 @@
 //! push, pull and copies over SFTP, for hosts that have sshd and no fcpd.
 //!
 //! [`sources`] and `destination` say what operands name, [`tree`] walks both sides, `plan` decides
-//! about each entry, [`work`] copies, `finish` ends; `journal` is what a cut run leaves for the
+//! about each entry, [`work`] copies, `ramp` asks for more connections, `finish` ends; `journal` is what a cut run leaves for the
 //! next one. What a user sees is what our own sessions show.
 
+mod again;
 mod destination;
 mod dial;
 mod ends;
@@ -12,6 +13,7 @@ mod host;
 mod journal;
 mod limits;
 mod plan;
+mod ramp;
 mod sources;
 mod tell;
 #[cfg(test)]
@@ -25,7 +27,7 @@ use fcp_common::fs::umask;
 use fcp_common::select::RuleSet;
 use fcp_common::select::operand::has_magic;
 use fcp_proto::packet::Summary;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use self::destination::Wanted;
 use self::host::Host;
@@ -64,7 +66,18 @@ impl Copy<'_> {
         }
         let run = Arc::new(self.prepare(&roots, tell).await?);
         let (works, todo) = mpsc::channel(WAITING);
-        tokio::join!(tree::walk(&run, roots, works), work::work(&run, todo));
+        let places = Arc::new(Semaphore::new(work::FILES));
+        let copying = async {
+            tokio::join!(tree::walk(&run, roots, works), work::work(&run, todo, &places));
+        };
+        let ramping = async {
+            ramp::ramp(&run.tell.counters, [&self.from, &self.to], &places).await;
+            std::future::pending().await
+        };
+        tokio::select! {
+            () = copying => {}
+            () = ramping => {}
+        }
         run.tell.counters.walked.store(1, std::sync::atomic::Ordering::Relaxed);
         if !run.tell.is_over() {
             finish::finish(&run).await;
@@ -93,7 +106,9 @@ impl Copy<'_> {
         let source = capabilities(roots.first().map(|root| &root.at)).unwrap_or(COARSE);
         let rules = self.rules().between(source, capabilities(to.at.as_ref()).unwrap_or(COARSE));
         let journal = match &to.at {
-            Some(at) if !o.dry_run => Journal::open(journal::state_dir().as_deref(), at.name()),
+            Some(at) if !o.dry_run => {
+                Journal::open(journal::state_dir().as_deref(), &remembered_as(at))
+            }
             _ => Journal::open(None, ""),
         };
         Ok(Shared {
@@ -132,6 +147,16 @@ const COARSE: Capabilities = Capabilities {
     symlinks: true,
     near: false,
 };
+
+/// What the journals of a place are found by.
+fn remembered_as(at: &Location) -> String {
+    let mut name = at.name().to_owned();
+    if let (Location::Local(_), Ok(dir)) = (at, std::env::current_dir()) {
+        // Its name is as it was typed.
+        name.extend(["\0", &dir.to_string_lossy()]);
+    }
+    name
+}
 
 /// The error of a place that nothing can go on without.
 fn broken(error: &LocationError) -> CliError {

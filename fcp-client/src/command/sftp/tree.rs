@@ -14,12 +14,13 @@ use fcp_proto::{ErrorCode, Name, RelPath};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::again::again;
 use super::destination::Destination;
 use super::journal::{Journal, Partial, Version};
 use super::plan::{Rules, Step};
 use super::sources::Root;
 use super::tell::{Tell, wire};
-use crate::location::{Entry, Location, Meta, SetMeta};
+use crate::location::{Entry, Location, Meta, SetMeta, copy};
 
 /// Directories that are listed at a time.
 const LISTED_AT_ONCE: usize = 32;
@@ -69,6 +70,8 @@ pub(super) struct Work {
     pub(super) to: RelPath,
     pub(super) dir: Arc<Dir>,
     pub(super) meta: Meta,
+    /// What has its name.
+    pub(super) there: Option<Meta>,
     pub(super) step: Step,
     /// What an earlier run has of it.
     pub(super) partial: Option<Partial>,
@@ -240,12 +243,13 @@ impl Shared {
         if self.tell.is_over() {
             return Vec::new();
         }
-        if let Err(error) = self.prepare(&dir, &step).await {
+        if let Err(error) = again(|| self.prepare(&dir, &step)).await {
             self.tell.note_fatal(&error);
             dir.fail(wire(&error));
             return Vec::new();
         }
-        let (listed, there) = tokio::join!(root.at.list(&from), self.there(&dir, &step));
+        let (listed, there) =
+            tokio::join!(again(|| root.at.list(&from)), again(|| self.there(&dir, &step)));
         let (listed, there) = match (listed, there) {
             (Ok(listed), Ok(there)) => (listed, there),
             (Err(error), _) => {
@@ -282,7 +286,7 @@ impl Shared {
         match step {
             Step::MakeDir { clear } => {
                 if *clear {
-                    at.remove(&dir.path).await?;
+                    copy::discard(at, &dir.path).await?;
                 }
                 at.make_dirs(&dir.path).await?;
                 dir.touch();
@@ -379,6 +383,9 @@ impl Shared {
             self.tell.problem(shown, error);
             return None;
         }
+        if meta.kind == Kind::Dir && self.is_destination(place.root, &from) {
+            return self.skip_destination(shown);
+        }
         self.tell.announced(&meta);
         let (root, dir) = (Arc::clone(place.root), Arc::clone(place.dir));
         match step {
@@ -395,10 +402,27 @@ impl Shared {
             }
             step => {
                 let partial = self.partial(&root, &from, &to, &meta, &step);
-                let work = Work { root, from, to, dir, meta, step, partial };
+                let work = Work { root, from, to, dir, meta, there, step, partial };
                 // Whoever does the work is gone only when all is over.
                 let _ = works.send(work).await;
             }
+        }
+        None
+    }
+
+    /// Whether a directory of the source is where the copy goes: it would never end.
+    fn is_destination(&self, root: &Root, from: &RelPath) -> bool {
+        let Some(to) = &self.to.at else { return false };
+        let (source, to) = (root.at.name(), to.name());
+        let below = to.strip_prefix(source).map(|below| below.trim_start_matches('/'));
+        below.is_some_and(|below| below == from.to_string() && (from.is_root() || to != source))
+    }
+
+    fn skip_destination(&self, shown: Vec<u8>) -> Option<Visit> {
+        // One that was made for this is no surprise.
+        if !self.to.made {
+            let text = "it is the destination, and is not copied into itself";
+            self.tell.problem(shown, WireError::new(ErrorCode::COLLISION, text));
         }
         None
     }

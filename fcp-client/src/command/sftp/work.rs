@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
 use fcp_proto::packet::{Outcome, WireError};
@@ -13,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
+use super::again::{PAUSE, TRIES, again};
 use super::journal::{Partial, Version};
 use super::plan::Step;
 use super::tell::wire;
@@ -23,7 +23,7 @@ use crate::location::{
 };
 
 /// Files on their way at a time: small ones cost round trips, not bytes.
-const FILES: usize = 64;
+pub(super) const FILES: usize = 64;
 /// Of these a file takes one for each so many bytes, so that large ones are few.
 const WEIGHT: u64 = 1 << 20;
 /// The most that one file takes.
@@ -34,14 +34,15 @@ const LARGE: u64 = 16 << 20;
 const RANGE: u64 = 8 << 20;
 /// Ranges of one file at a time.
 const RANGES: usize = 4;
-/// How often a file is begun when its source changes or the connection breaks.
-const TRIES: u32 = 3;
-/// How long to wait before a connection is tried again, for each time that it failed.
-const PAUSE: Duration = Duration::from_millis(500);
+/// From so many bytes on a host is asked for a digest before the content is.
+const WORTH_ASKING: u64 = 1 << 20;
 
 /// Does all that comes until there is no more.
-pub(super) async fn work(run: &Arc<Shared>, mut works: mpsc::Receiver<Work>) {
-    let places = Arc::new(Semaphore::new(FILES));
+pub(super) async fn work(
+    run: &Arc<Shared>,
+    mut works: mpsc::Receiver<Work>,
+    places: &Arc<Semaphore>,
+) {
     let mut tasks = JoinSet::new();
     while let Some(work) = works.recv().await {
         if run.tell.is_over() {
@@ -50,7 +51,7 @@ pub(super) async fn work(run: &Arc<Shared>, mut works: mpsc::Receiver<Work>) {
         let weight = (work.meta.size / WEIGHT).clamp(1, HEAVIEST);
         let weight = u32::try_from(weight).unwrap_or(1);
         // It is never closed.
-        let Ok(place) = Arc::clone(&places).acquire_many_owned(weight).await else { return };
+        let Ok(place) = Arc::clone(places).acquire_many_owned(weight).await else { return };
         let run = Arc::clone(run);
         tasks.spawn(async move {
             run.one(work).await;
@@ -84,13 +85,13 @@ impl Shared {
             Step::Same => Ok(Outcome::Same),
             Step::Touch(meta) => self.touch(to, work, *meta).await,
             Step::Compare(meta) => {
-                if is_same(work, to).await? {
+                if again(|| is_same(work, to)).await? {
                     return match *meta == SetMeta::default() {
                         true => Ok(Outcome::Same),
                         false => self.touch(to, work, *meta).await,
                     };
                 }
-                let whole = self.whole_meta(work, to).await?;
+                let whole = self.whole_meta(work);
                 self.copy(to, work, whole, true).await
             }
             Step::Copy { meta, replaces } => self.copy(to, work, *meta, *replaces).await,
@@ -101,18 +102,17 @@ impl Shared {
 
     async fn touch(&self, to: &Location, work: &Work, meta: SetMeta) -> Result<Outcome> {
         if !self.dry_run {
-            to.set_meta(&work.to, meta).await?;
+            again(|| to.set_meta(&work.to, meta)).await?;
         }
         Ok(Outcome::Metadata)
     }
 
     /// What a copy is to have that takes the place of a file of other content.
-    async fn whole_meta(&self, work: &Work, to: &Location) -> Result<SetMeta> {
-        let there = to.stat(&work.to).await?;
-        let longer = there.map(|there| Meta { size: there.size.wrapping_add(1), ..there });
-        match self.rules.step(&Meta { size: 0, ..work.meta }, longer.as_ref()) {
-            Step::Copy { meta, .. } => Ok(meta),
-            _ => Ok(SetMeta { mode: work.meta.mode, mtime: work.meta.mtime }),
+    fn whole_meta(&self, work: &Work) -> SetMeta {
+        let longer = work.there.map(|there| Meta { size: there.size.wrapping_add(1), ..there });
+        match self.rules.step(&work.meta, longer.as_ref()) {
+            Step::Copy { meta, .. } => meta,
+            _ => SetMeta { mode: work.meta.mode, mtime: self.rules.kept_time(&work.meta) },
         }
     }
 
@@ -128,8 +128,9 @@ impl Shared {
             return Ok(outcome);
         }
         let mut at = self.begin(work, work.meta, work.partial.clone());
+        let mut seen = work.there;
         for again in 1.. {
-            let error = match self.attempt(to, work, &at, meta).await {
+            let error = match self.attempt(to, work, &at, meta, seen).await {
                 Ok(()) => return Ok(outcome),
                 Err(error) if again >= TRIES || self.tell.is_over() => return Err(error),
                 Err(error) => error,
@@ -143,6 +144,8 @@ impl Shared {
                 reason if reason.is_transient() => {
                     tokio::time::sleep(PAUSE * again).await;
                     at = self.go_on(work, at);
+                    // It may be the last try itself that has the name by now.
+                    seen = to.stat(&work.to).await?;
                 }
                 _ => return Err(error),
             }
@@ -180,12 +183,9 @@ impl Shared {
         work: &Work,
         at: &Attempt,
         meta: SetMeta,
+        seen: Option<Meta>,
     ) -> Result<()> {
         let meta = SetMeta { mtime: self.rules.kept_time(&at.listed), ..meta };
-        let seen = match work.step {
-            Step::Copy { replaces: false, .. } => None,
-            _ => to.stat(&work.to).await?,
-        };
         let staged = match self.stage(to, work, at, meta).await {
             Ok(staged) => staged,
             Err(error) => return Err(self.not_staged(to, &at.temp, error).await),
@@ -247,7 +247,7 @@ impl Shared {
     }
 
     async fn link(&self, to: &Location, work: &Work) -> Result<Outcome> {
-        let content = work.root.at.read_link(&work.from).await?;
+        let content = again(|| work.root.at.read_link(&work.from)).await?;
         let replaces = match work.step {
             Step::Link { replaces } => replaces,
             Step::CompareLink { differs } if to.read_link(&work.to).await? == content => {
@@ -329,8 +329,10 @@ async fn is_same(work: &Work, to: &Location) -> Result<bool> {
 }
 
 async fn digest(at: &Location, path: &RelPath, size: u64) -> Result<Vec<u8>> {
-    if let Some(Digest { kind: DigestKind::Sha256, bytes, .. }) =
-        at.digest(path, &[DigestKind::Sha256]).await?
+    // For a small file a command costs more than its content.
+    if size >= WORTH_ASKING
+        && let Some(Digest { kind: DigestKind::Sha256, bytes, .. }) =
+            at.digest(path, &[DigestKind::Sha256]).await?
     {
         return Ok(bytes);
     }

@@ -5,6 +5,9 @@
 
 use std::ffi::{OsStr, OsString};
 
+use fcp_proto::packet::HELLO_VARIABLE;
+use fcp_proto::version::Hello;
+
 use super::{Place, SshOptions};
 use crate::connect::ssh::probe::HostFacts;
 
@@ -55,6 +58,27 @@ impl SshOptions {
         let name = self.program.first().map(std::path::Path::new).and_then(|p| p.file_name());
         name.is_some_and(|name| name == "ssh")
     }
+}
+
+/// What starts fcpd for a session's first connection.
+///
+/// OpenSSH passes on nothing of standard input before the host has said that the command runs. So
+/// the command line tells what HELLO will say, where that cannot be misunderstood: `env` is no
+/// shell's, and an older fcpd takes no notice.
+pub(super) fn first_command(options: &SshOptions, hello: &Hello) -> String {
+    let command = format!("{} --stdio", options.remote_fcpd);
+    if options.is_openssh() && is_plainly_fcpd(&options.remote_fcpd) {
+        return format!("env {HELLO_VARIABLE}={} {command}", hello.to_hex());
+    }
+    command
+}
+
+/// Whether it is a program's name, perhaps with options: nothing that a shell does itself, or that
+/// keeps its variables to itself, as sudo.
+fn is_plainly_fcpd(command: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-+/~ ".contains(c);
+    let program = command.split(' ').next().and_then(|program| program.rsplit('/').next());
+    program.is_some_and(|name| name.starts_with("fcpd")) && command.chars().all(is_plain)
 }
 
 /// The arguments, the program first.
@@ -174,6 +198,25 @@ mod tests {
     }
 
     const FCPD: Run<'_> = Run::Command("fcpd --stdio");
+
+    #[test]
+    fn the_command_line_tells_hello_where_nothing_misunderstands_it() {
+        let hello = Hello::ours(3);
+        let with = |program: &str, fcpd: &str| {
+            let (program, remote_fcpd) = (vec![program.into()], fcpd.into());
+            let options = SshOptions { program, remote_fcpd, ..SshOptions::default() };
+            first_command(&options, &hello)
+        };
+        for fcpd in ["fcpd", "~/.local/bin/fcpd", "/opt/fcp-2/fcpd-2.0 --no-direct"] {
+            let expected = format!("env FCPD_HELLO={} {fcpd} --stdio", hello.to_hex());
+            assert_eq!(with("ssh", fcpd), expected);
+            assert_eq!(with("docker", fcpd), format!("{fcpd} --stdio"));
+        }
+        for fcpd in ["sudo fcpd", "exec fcpd", ". x; fcpd", "fcpd; id", "X=1 fcpd", "fcpd|fcpd", ""]
+        {
+            assert_eq!(with("/usr/bin/ssh", fcpd), format!("{fcpd} --stdio"));
+        }
+    }
 
     #[test]
     fn the_first_login_may_ask_and_runs_nothing_but_fcpd() {

@@ -3,8 +3,10 @@
 //! ssh says nothing when it is logged in, and a user may take long to type, so the first words of
 //! SFTP are exchanged here: a stream is given out once the server's answer has begun.
 
+use std::ffi::OsStr;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -73,6 +75,12 @@ impl SftpLogins {
         self.route.to_string()
     }
 
+    /// Where ssh would connect to, as far as it tells.
+    pub fn hostname(&self) -> &str {
+        let facts = self.route.facts.as_ref();
+        facts.map_or(self.route.place.host.as_str(), |facts| &facts.hostname)
+    }
+
     /// Opens a stream; blocks for as long as a login takes, the first with the user's typing.
     ///
     /// # Errors
@@ -86,6 +94,27 @@ impl SftpLogins {
         }
         drop(begun);
         self.further().map_err(NoStream::Further)
+    }
+
+    /// Runs a command line in the account's shell, without input and without asking anybody; blocks
+    /// until it ends. Answers with its exit code and what it printed.
+    ///
+    /// # Errors
+    /// It cannot be run, or prints more than `limit` bytes.
+    pub fn exec(&self, command: &[u8], limit: usize) -> io::Result<(Option<i32>, Vec<u8>)> {
+        let login = self.route.master().map_or(Login::Quiet, Login::Channel);
+        let run = Run::Line(OsStr::from_bytes(command));
+        let (child, mut pipes) = self.route.start(login, run, Errors::Nowhere)?;
+        let mut printed = Vec::new();
+        (&mut pipes).take(limit as u64 + 1).read_to_end(&mut printed)?;
+        if printed.len() > limit {
+            return Err(io::Error::other("it printed too much"));
+        }
+        let status = child.wait_until(Instant::now() + ENDING).and_then(|status| status.code());
+        match status {
+            Some(255) => Err(io::Error::other("ssh could not run a command")),
+            status => Ok((status, printed)),
+        }
     }
 
     fn first(&self) -> Result<SftpStream, CliError> {

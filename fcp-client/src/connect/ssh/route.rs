@@ -16,7 +16,7 @@ use super::{Place, SshOptions};
 use crate::error::CliError;
 
 /// How long programs may take to end by themselves: what is in their pipes still goes out.
-const GRACE: Duration = Duration::from_millis(50);
+const GRACE: Duration = Duration::from_millis(20);
 
 /// A host, what is known of it, and the logins there. Dropping it ends them all.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use fcp_proto::version::{Agreed, Hello, ReplyExtra};
 use fcp_proto::{Fingerprint, SessionId};
 
 use super::child::Child;
-use super::command::Run;
+use super::command::{Run, first_command};
 use super::further::{Further, Way};
 use super::pipes::Pipes;
 use super::preamble::{NotFound, skip_noise};
@@ -19,7 +19,7 @@ use super::probe::HostFacts;
 use super::route::Route;
 use super::{Place, SshOptions};
 use crate::connect::PATIENCE;
-use crate::connect::greeting::{Offer, await_welcome, say_hello};
+use crate::connect::greeting::{self, Offer, await_welcome, say_hello};
 use crate::error::CliError;
 
 /// How long a program whose pipe has closed may take to end.
@@ -60,11 +60,12 @@ pub fn open(
 ) -> Result<SshSession, CliError> {
     let began = Instant::now();
     let route = Arc::new(Route::new(place, options));
-    let command = format!("{} --stdio", options.remote_fcpd);
-    let (first, mut pipes) = route.first(Run::Command(&command))?;
     let offer = Offer { hello, credential: None, direct: direct(route.facts.as_ref()) };
+    let hello = greeting::hello(&offer).map_err(|error| route.failed(error))?;
+    let command = first_command(options, &hello);
+    let (first, mut pipes) = route.first(Run::Command(&command))?;
     // When it is gone already, its exit status says more than the broken pipe does.
-    let sent = say_hello(&mut pipes, &offer).ok();
+    let sent = say_hello(&mut pipes, hello).ok();
     // No deadline: somebody may be typing a password.
     skip_noise(&mut pipes).map_err(|found| not_there(&route, &first, &found))?;
     let login = began.elapsed();

@@ -106,6 +106,10 @@ pub(super) async fn make_dirs(spot: &Spot<'_>) -> Result<()> {
     if spot.path.is_root() || is_dir_or_link_to_one(spot, spot.path).await? {
         return Ok(());
     }
+    // The next is that only the last one is missing.
+    if spot.session().make_dir(&spot.full, Attrs::default()).await.is_ok() {
+        return Ok(());
+    }
     let mut at = RelPath::root();
     for name in spot.path.components() {
         at = at.join_unbounded(&name);

@@ -21,6 +21,7 @@ use fcp_proto::{ConnId, ErrorCode, Flag, Violation};
 use super::conn::Duplex;
 use super::destination::DestinationError;
 use super::report::Counters;
+use crate::transfer::Help;
 pub(crate) use inlet::Control;
 pub use inlet::{Cancel, Connections, Inlet};
 
@@ -90,9 +91,9 @@ pub enum RequestBy {
 /// What the threads need of a machine.
 pub(in crate::engine) trait Machine: Send {
     fn handle_conn_opened(&mut self, conn: ConnId);
-    /// `conn`, just opened, carries content only while no other kind lives, and not before `from`.
-    /// A machine that sends no content need not know.
-    fn handle_spare(&mut self, _conn: ConnId, _from: Duration) {}
+    /// `conn`, just opened, carries content only while no other kind lives, and before `from` only
+    /// to `help`. A machine that sends no content need not know.
+    fn handle_spare(&mut self, _conn: ConnId, _from: Duration, _help: Help) {}
     fn handle_conn_lost(&mut self, conn: ConnId);
     fn handle_message(&mut self, m: Sequenced, len: usize, now: Duration) -> Result<(), Violation>;
     fn handle_ack(&mut self, next: u32, now: Duration) -> Result<(), Violation>;
@@ -399,8 +400,8 @@ impl<R: Role> Session<R> {
         {
             let mut machine = self.machine();
             machine.handle_conn_opened(conn);
-            if let Some(hold) = hold {
-                machine.handle_spare(conn, hold);
+            if let Some((hold, help)) = hold {
+                machine.handle_spare(conn, hold, help);
             }
         }
         let (a, b) = (Arc::clone(self), Arc::clone(self));

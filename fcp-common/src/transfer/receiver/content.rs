@@ -61,7 +61,9 @@ impl<D: Clone, F: Clone> Receiver<D, F> {
         let size = file.entry.size();
         let kept: Vec<_> = kept.into_iter().filter(|(n, _)| block_start(*n) < size).collect();
         let mut missing = RangeSet::of(0..size);
-        kept.iter().for_each(|(n, _)| missing.remove(block_range(*n, size)));
+        for (n, _) in &kept {
+            missing.remove(block_range(*n, size));
+        }
         let ranges = if kept.is_empty() { Vec::new() } else { missing.iter().collect() };
         if !missing.is_empty() {
             self.wants.extend(split_want(id, ranges));

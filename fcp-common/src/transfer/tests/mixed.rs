@@ -23,6 +23,9 @@ fn plan(random: &mut Random) -> Plan {
     let lose_all_at = Some(some(300)).filter(|at| *at > 0);
     Plan {
         conns: 1 + random.below(6) as u32,
+        spare: random.chance(3000).then(|| Duration::from_millis(random.below(2000))),
+        help: random.below(3) as usize,
+        join_at: Duration::from_millis(random.below(2) * random.below(1500)),
         latency: Duration::from_millis(random.below(200)),
         rate: 100_000 << random.below(10),
         window: 50_000 << random.below(7),

@@ -12,5 +12,6 @@ mod random;
 mod session;
 mod shells;
 mod source;
+mod spare;
 mod survival;
 mod wreck;

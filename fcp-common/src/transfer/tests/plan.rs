@@ -1,6 +1,6 @@
 //! What goes wrong in a run, and what is counted.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use fcp_proto::packet::{Outcome, Summary};
@@ -10,6 +10,12 @@ use fcp_proto::{FileId, SourceVersion};
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub(super) conns: u32,
+    /// The first connection is a spare one until then.
+    pub(super) spare: Option<Duration>,
+    /// Which [`crate::transfer::Help`] it is.
+    pub(super) help: usize,
+    /// When the others join.
+    pub(super) join_at: Duration,
     pub(super) latency: Duration,
     pub(super) rate: u64,
     pub(super) window: usize,
@@ -55,6 +61,9 @@ impl Default for Plan {
     fn default() -> Plan {
         Plan {
             conns: 3,
+            spare: None,
+            help: 2,
+            join_at: Duration::ZERO,
             latency: Duration::from_millis(20),
             rate: 20 << 20,
             window: 2 << 20,
@@ -86,6 +95,8 @@ pub(super) struct Stats {
     pub(super) log: u64,
     /// Content bytes put into frames, in all sessions.
     pub(super) sent: u64,
+    /// The same by connection.
+    pub(super) sent_over: BTreeMap<u32, u64>,
     pub(super) steps: u64,
     pub(super) flips: HashMap<FileId, u8>,
     /// Entries the sender took back in the last session.

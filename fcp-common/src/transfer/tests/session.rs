@@ -15,7 +15,7 @@ use super::plan::Side;
 use super::random::Random;
 use super::shells::{Broken, Item, block_frames};
 use super::source::{Body, Step};
-use crate::transfer::{Action, Config, Event, ReceiveEvent, Receiver, Sender, Work};
+use crate::transfer::{Action, Config, Event, Help, ReceiveEvent, Receiver, Sender, Work};
 
 /// No session takes longer, faults included.
 const DEADLINE: Duration = Duration::from_secs(1200);
@@ -73,8 +73,22 @@ impl<'a> Session<'a> {
             events: Summary::default(),
             p,
         };
-        (0..session.p.plan.conns).for_each(|_| session.open());
+        session.join();
         session
+    }
+
+    fn join(&mut self) {
+        let (conns, join_at) = (self.p.plan.conns, self.p.plan.join_at);
+        for conn in 0..conns {
+            match conn > 0 && !join_at.is_zero() {
+                true => self.at(self.p.now + join_at, Job::Open),
+                false => self.open(),
+            }
+        }
+        if let Some(hold) = self.p.plan.spare {
+            let help = [Help::Never, Help::Alone, Help::BesideYoung][self.p.plan.help];
+            self.sender.handle_spare(self.conns[0].id, self.p.now + hold, help);
+        }
     }
 
     pub(super) fn run(mut self) -> End {
@@ -246,11 +260,12 @@ impl<'a> Session<'a> {
     }
 
     fn send_block(&mut self, c: usize) -> bool {
-        let conn = &self.conns[c];
-        if !conn.sender_knows || conn.to_receiver.room() == 0 {
+        let known = &self.conns[c];
+        let conn = known.id;
+        if !known.sender_knows || known.to_receiver.room() == 0 {
             return false;
         }
-        let Some(work) = self.sender.poll_work(conn.id, self.p.now) else { return false };
+        let Some(work) = self.sender.poll_work(conn, self.p.now) else { return false };
         let Work { block, whole, version, source: node } = work;
         self.p.log(format_args!("send {block:?} over {c}"));
         if self.p.random.chance(self.p.plan.change) {
@@ -265,6 +280,7 @@ impl<'a> Session<'a> {
         let content = self.p.source.versions[&version.token].clone();
         let bytes = &content[block.offset as usize..][..block.len as usize];
         self.p.stats.sent += u64::from(block.len);
+        *self.p.stats.sent_over.entry(conn.0).or_default() += u64::from(block.len);
         let mut flip = None;
         if self.p.random.chance(self.p.plan.flip_content) {
             let flips = self.p.stats.flips.entry(block.file).or_default();

@@ -99,6 +99,12 @@ impl<S: Pooled> Pool<S> {
         self.inner.lease(false).await
     }
 
+    /// From now on there may be so many connections, if that is more than before: for whoever finds
+    /// out later how many are worth their logins.
+    pub fn allow(&self, connections: usize) {
+        self.inner.lock().allow(connections);
+    }
+
     /// How many sessions there are now, and over how many connections.
     pub fn size(&self) -> (usize, usize) {
         self.inner.lock().size()

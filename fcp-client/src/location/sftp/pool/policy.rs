@@ -73,6 +73,14 @@ impl Cap {
         }
     }
 
+    /// We may ask for up to `max` from now on.
+    pub(super) fn raise(&mut self, max: usize) {
+        self.max = self.max.max(max);
+        if self.retry.is_none() {
+            self.now = self.max;
+        }
+    }
+
     /// The server refused one more than `used`.
     pub(super) fn refused(&mut self, used: usize, now: Instant) {
         self.now = used.clamp(1, self.max);
@@ -140,5 +148,10 @@ mod tests {
         assert_eq!(cap.get(later + 30 * SECOND), 4);
         cap.refused(0, later);
         assert_eq!(cap.get(later), 1);
+        cap.raise(9);
+        assert_eq!(cap.get(later), 1, "what the server refused it still refuses");
+        let mut cap = Cap::new(1);
+        cap.raise(4);
+        assert_eq!(cap.get(now), 4);
     }
 }

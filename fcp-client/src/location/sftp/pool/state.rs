@@ -100,6 +100,11 @@ impl<S: Pooled> State<S> {
         self.grow(now).unwrap_or(Step::Wait)
     }
 
+    /// There may be so many connections from now on, if that is more than before.
+    pub(super) fn allow(&mut self, connections: usize) {
+        self.connections.raise(connections);
+    }
+
     pub(super) fn failures(&self) -> u64 {
         self.failures
     }

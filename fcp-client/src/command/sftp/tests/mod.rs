@@ -1,5 +1,7 @@
 //! Trees from folder to folder, through the same code as over SFTP.
 
+mod hostile;
+
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -34,6 +36,10 @@ impl Report for Told {
 }
 
 impl Told {
+    fn lines(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+
     fn put(&self, line: String) {
         self.0.lock().unwrap().push(line);
     }
@@ -123,9 +129,9 @@ fn a_dry_run_says_the_same_and_touches_nothing() {
     fs::write(src.join("one"), "other").unwrap();
     fs::remove_file(dst.join("src/link")).unwrap();
     fs::write(dst.join("src/link"), "in the way").unwrap();
-    let before = fs::metadata(&dst.join("src")).unwrap().mtime_nsec();
+    let before = fs::metadata(dst.join("src")).unwrap().mtime_nsec();
     let (_, would) = copy(&["-n"], &[&src], to);
-    assert_eq!(fs::metadata(&dst.join("src")).unwrap().mtime_nsec(), before);
+    assert_eq!(fs::metadata(dst.join("src")).unwrap().mtime_nsec(), before);
     let (_, did) = copy(&[], &[&src], to);
     assert_eq!(would, did);
     assert_agrees(&src, &dst.join("src"));
@@ -197,6 +203,23 @@ fn filters_and_switches_leave_out_what_they_name() {
     assert!(!dst.join("sub/two\n'\"").exists() && !dst.join("link").exists());
     let (_, told) = copy(&["--no-recursive"], &[&src], dst.to_str().unwrap());
     assert!(told.iter().all(|line| line.contains("directory")), "{told:?}");
+}
+
+#[test]
+fn a_tree_is_not_copied_into_itself() {
+    let temp = tempfile::tempdir().unwrap();
+    let src = temp.path().join("src");
+    tree(&src);
+    for (made, told_of) in [("sub/new", 0), ("sub/new", 1)] {
+        let to = src.join(made);
+        let (done, told) = copy(&[], &[&src], to.to_str().unwrap());
+        done.unwrap();
+        let found = told.iter().filter(|line| line.contains("into itself")).count();
+        assert_eq!(found, told_of, "{told:?}");
+        assert!(to.join("src/sub").exists() && !to.join("src/sub/new").exists());
+    }
+    let (_, told) = copy(&[], &[&slashed(&src)], src.join("sub/two").to_str().unwrap());
+    assert!(!src.join("sub/two/sub/two").exists(), "{told:?}");
 }
 
 #[test]
