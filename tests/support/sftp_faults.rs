@@ -9,7 +9,7 @@
 //! one without it. Actions:
 //! `kill` the client dies by SIGKILL before the server sees the request,
 //! `cut` the session ends before, `cut-after` behind the server's work and before its answer,
-//! `stall` nothing is answered from then on,
+//! `stall` nothing is answered from then on, `delay` it is, but 5 ms later,
 //! `fail` the answer is "failure", `deny` it is "permission denied", and the server sees nothing,
 //! `hide` the extension is not announced, and refused,
 //! `touch` the file named in the folder's `touched` grows by a byte before the server sees it.
@@ -221,6 +221,7 @@ fn forward_requests(
             Verdict::Kill => kill_client(folder),
             Verdict::Cut => return Ok(()),
             Verdict::CutAfter => out.lock().unwrap().cut_at = Some(id),
+            Verdict::Delay => thread::sleep(Duration::from_millis(5)),
             Verdict::Stall => out.lock().unwrap().stalled = true,
             Verdict::Answer(code) => {
                 out.lock().unwrap().send(&status(id, code))?;
@@ -319,6 +320,7 @@ enum Verdict {
     Cut,
     CutAfter,
     Stall,
+    Delay,
     Answer(u32),
     Touch,
 }
@@ -372,6 +374,7 @@ impl Rule {
             "cut" => Verdict::Cut,
             "cut-after" => Verdict::CutAfter,
             "stall" => Verdict::Stall,
+            "delay" => Verdict::Delay,
             "fail" => Verdict::Answer(FAILURE),
             "deny" => Verdict::Answer(DENIED),
             "hide" => Verdict::Answer(UNSUPPORTED),

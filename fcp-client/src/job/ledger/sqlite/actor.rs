@@ -20,7 +20,7 @@ use crate::job::ledger::LedgerError;
 const GATHER: Duration = Duration::from_millis(1);
 
 /// What nobody waits for becomes durable after this time at the latest.
-const LAZY: Duration = Duration::from_secs(1);
+const LAZY: Duration = Duration::from_millis(200);
 
 /// Calls in one transaction, so that other processes get their turn.
 const MOST: usize = 4096;
