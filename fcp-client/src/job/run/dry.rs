@@ -31,7 +31,11 @@ pub async fn dry_run(
         there,
         stop: stop.child(),
     };
-    if let Err(trouble) = dry.go(&records).await {
+    let went = tokio::select! {
+        went = dry.go(&records) => went,
+        () = dry.stop.over() => Ok(()),
+    };
+    if let Err(trouble) = went {
         match trouble {
             Trouble::Location(error) if error.is_transient() => {
                 dry.stop.halt(super::Halt::Dead(error.to_string()));

@@ -52,6 +52,10 @@ use tell::Teller;
 /// How long a claim holds unless it is renewed; long enough for a laptop's lid.
 pub const LEASE: Duration = Duration::from_secs(120);
 
+/// How long after its end was told a run may take for steps that are nearly done, e.g. a rename: less
+/// than anybody waits who has pressed Ctrl-C. A server that stalls keeps nobody longer.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// What a run is made of.
 #[derive(Clone, Debug)]
 pub struct Order {
@@ -93,7 +97,12 @@ where
         made: tokio::sync::Mutex::new(HashSet::new()),
     });
     let renewing = tokio::spawn(renew(Arc::clone(&run)));
-    run.go().await;
+    tokio::select! {
+        () = run.go() => {}
+        // Whatever still waits is dropped where it stands, as by a crash, and what it held is given
+        // back below; the next run goes on from the ledger.
+        () = run.stop.over_for(GRACE) => {}
+    }
     renewing.abort();
     let summary = summary(&run.tell, &run.stop, began);
     if let Err(error) = run.ledger.end(&summary).await {
