@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use fcp_common::private::{self, Fate, Hold, PrivateError, Process};
+use fcp_common::private::{self, Fate, Held, PrivateError, Process};
 
 /// The longest file name that a job's key may make, in bytes.
 const MAX_NAME: usize = 180;
@@ -11,7 +11,7 @@ const MAX_NAME: usize = 180;
 /// no lock is ever stale.
 #[derive(Debug)]
 pub struct JobLock {
-    _hold: Hold,
+    _held: Held,
 }
 
 /// Why a job cannot be run now.
@@ -56,7 +56,7 @@ impl JobLock {
         let failed = |error| LockError::Failed { job: fcp_proto::escape_text(job), error };
         private::own_dirs(state).map_err(failed)?;
         match private::hold(&file(state, job), &note(&Process::own(), now)).map_err(failed)? {
-            Ok(hold) => Ok(JobLock { _hold: hold }),
+            Ok(held) => Ok(JobLock { _held: held }),
             Err(note) => Err(LockError::Held {
                 job: fcp_proto::escape_text(job),
                 by: parse(&note).map_or_else(|| "another process".to_owned(), |(_, it)| it.text()),

@@ -428,6 +428,16 @@ pub fn is_same(one: &Meta, other: &Meta) -> bool {
     one.kind == other.kind && one.size == other.size && one.mtime == other.mtime
 }
 
+/// Whether nothing is left to do about a version of a file that is listed. What was put away and is
+/// there again is a new file, even if its size and time are those of the old one; where files are
+/// kept, it is the old one.
+pub fn is_settled(spec: &JobSpec, known: &State) -> bool {
+    match known {
+        State::Finished { gone, .. } => !gone || spec.done.action == Action::Keep,
+        _ => false,
+    }
+}
+
 /// Holds candidates against the destination, and against each other.
 #[derive(Debug)]
 pub struct Planner<'a> {
@@ -459,7 +469,8 @@ impl<'a> Planner<'a> {
         there: &HashMap<Name, Meta>,
     ) -> Decision {
         let skip = |path: &RelPath, why| Decision::Skip { path: path.clone(), why };
-        if let Some(State::Finished { to, .. }) = known {
+        if let Some(State::Finished { to, .. }) = known.filter(|known| is_settled(self.spec, known))
+        {
             return skip(&candidate.path, Skip::Delivered(to.to_string()));
         }
         let Some((folder, name)) = candidate.path.split_last() else {
@@ -604,6 +615,19 @@ pub fn temp_path(to: &RelPath, salt: Option<u32>) -> Option<RelPath> {
         temp.extend_from_slice(format!(".{salt:08x}").as_bytes());
     }
     folder.join(&Name::new(&temp).ok()?).ok()
+}
+
+/// Whether a temp's name has a random part, so that only whoever wrote it down can have made it;
+/// `natural` is the one that it would have without.
+pub fn is_salted(temp: &RelPath, natural: Option<&RelPath>) -> bool {
+    let Some((_, name)) = temp.split_last() else { return false };
+    let Some((rest, salt)) = name.split_at_checked(name.len().saturating_sub(9)) else {
+        return false;
+    };
+    let is_hex = |byte: &u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(byte);
+    Some(temp) != natural
+        && rest.starts_with(TEMP_PREFIX)
+        && salt.split_first().is_some_and(|(dot, hex)| *dot == b'.' && hex.iter().all(is_hex))
 }
 
 #[cfg(test)]

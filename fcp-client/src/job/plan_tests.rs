@@ -180,7 +180,8 @@ fn what_the_ledger_has_is_never_sent_again_nor_in_anybodys_way() {
     spec.layout = Layout::Flat;
     let mut planner = Planner::new(&spec);
     let to = RelPath::new(b"a").unwrap();
-    let state = State::Finished { to: to.clone(), hash: None, action: "kept".to_owned() };
+    let state =
+        State::Finished { to: to.clone(), hash: None, action: "kept".to_owned(), gone: false };
     let none = HashMap::new();
     let first = planner.decide(candidate("x/a", 1, 0), Some(&state), &none);
     assert!(matches!(first, Decision::Skip { why: Skip::Delivered(_), .. }));

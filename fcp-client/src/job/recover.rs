@@ -8,6 +8,19 @@
 //! `temp` and the final name the size is right; for `moved` of a MOVE the size is right, of a zip it
 //! was read back whole and equals the source. `Other` is anything else of that name. `*` is all.
 //!
+//! Whose a temp is: a claim writes down `.tmp.NAME`, and then the file is made, never over another.
+//! After a crash in between, what has that name may be somebody else's. It counts as ours, to be
+//! gone on with or removed, if we are known to have made it: a range of it is in the ledger (one of
+//! no bytes is written down as soon as a file is made that is not there whole at once), or it has
+//! the name with a random part, which is written down before anything has it and which nobody else
+//! comes to; or it is `Verified`. Else it is removed if it holds nothing but what the source holds
+//! at the same places, so that nothing is lost whoever made it. Anything else stays, and the copy
+//! goes to a name with a random part.
+//!
+//! A source that is found while it is `Leaving` is `Same` only if its content hashes to what was
+//! copied: the old one may be gone already, and a new one have its size and time. What is
+//! `Finished` and went is a new file when it is there again; see [`super::plan::is_settled`].
+//!
 //! | state | temp | final | source | moved | next |
 //! |---|---|---|---|---|---|
 //! | Claimed | Gone | * | Same | * | [`Next::Stage`] afresh |

@@ -39,12 +39,21 @@ struct State {
     /// All calls from the planned one on.
     for_good: bool,
     durable: bool,
+    refuses_sync: bool,
+    synced: usize,
 }
 
 impl Faults {
     /// None yet; `check` is called before and after every call with its name.
     pub fn new(check: impl Fn(&str) + Send + Sync + 'static) -> Arc<Faults> {
-        let state = State { seen: Vec::new(), plan: None, for_good: false, durable: true };
+        let state = State {
+            seen: Vec::new(),
+            plan: None,
+            for_good: false,
+            durable: true,
+            refuses_sync: false,
+            synced: 0,
+        };
         let check = Box::new(check);
         Arc::new(Faults { state: Mutex::new(state), check, died: tokio::sync::Notify::new() })
     }
@@ -70,6 +79,16 @@ impl Faults {
     /// No location can promise durability any more.
     pub fn not_durable(&self) {
         self.lock().durable = false;
+    }
+
+    /// From now on whoever wants a small file synced is told that there is no such call.
+    pub fn refuse_sync(&self) {
+        self.lock().refuses_sync = true;
+    }
+
+    /// Small files that were synced.
+    pub fn synced(&self) -> usize {
+        self.lock().synced
     }
 
     /// The calls so far.
@@ -228,6 +247,14 @@ impl Faulty {
         meta: SetMeta,
         durable: bool,
     ) -> Result<()> {
+        if durable {
+            self.faults.lock().synced += 1;
+        }
+        if durable && self.faults.lock().refuses_sync {
+            let (place, path) = (self.inner.name(), path.as_bytes());
+            let text = "no such call";
+            return Err(LocationError::new(place, Op::Sync, path, Reason::Unsupported, text));
+        }
         self.call(
             Op::Write,
             path,

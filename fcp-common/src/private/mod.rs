@@ -9,7 +9,6 @@ mod daily;
 mod dir;
 mod error;
 mod held;
-mod hold;
 mod lock;
 mod log;
 mod process;
@@ -24,8 +23,7 @@ pub use dir::{
     not_changed_for, own_dir, own_dirs, remove, require_own_dir, require_own_file, runtime_dirs,
 };
 pub use error::{Fault, PrivateError, shown};
-pub use held::{Held, named};
-pub use hold::{Hold, hold, holder};
+pub use held::{Held, hold, holder, named};
 pub use lock::{Locked, lock};
 pub use log::open_log;
 pub use process::{Fate, Process};

@@ -231,7 +231,8 @@ mod tests {
     }
 
     async fn finish(run: &impl Ledger, id: i64) {
-        let state = State::Finished { to: path("x"), hash: None, action: "kept".to_owned() };
+        let state =
+            State::Finished { to: path("x"), hash: None, action: "kept".to_owned(), gone: false };
         run.record(id, state).await.unwrap();
     }
 

@@ -281,8 +281,15 @@ impl Tables {
     fn claim(&mut self, run: i64, entity: Entity, temp: RelPath, hold: Hold, now: i64) -> Claim {
         let known = self.ids.get(&entity);
         if let Some(line) = known.and_then(|id| self.lines.get_mut(id)) {
-            if matches!(line.record.state, State::Finished { .. }) {
-                return Claim::Done(line.record.clone());
+            match line.record.state {
+                State::Finished { gone: true, .. } if hold == Hold::Alone => {
+                    line.record.state = State::Claimed { temp };
+                    line.record.changed = now;
+                    line.held = Some((run, hold));
+                    return Claim::New(line.record.id);
+                }
+                State::Finished { .. } => return Claim::Done(line.record.clone()),
+                _ => {}
             }
             line.held = Some((run, hold));
             line.record.attempts += 1;

@@ -85,6 +85,9 @@ pub enum State {
         hash: Option<String>,
         /// What became of the source, for people.
         action: String,
+        /// The source was put away: what has its name later is another file, even if it has the
+        /// same size and time.
+        gone: bool,
     },
 }
 
@@ -112,7 +115,8 @@ pub enum Claim {
     New(i64),
     /// Ours; an earlier run left it in this state, with these ranges of the temp written.
     Resumed(Record, Vec<(Range<u64>, u128)>),
-    /// Done already; not ours.
+    /// Done already; not ours. What was put away and is claimed by who puts away is a new file of
+    /// the same looks, and [`Claim::New`].
     Done(Record),
     /// Another run holds it, or holds this file for another job and one of both puts it away.
     Taken {

@@ -79,7 +79,7 @@ fn leaving() -> State {
 }
 
 pub(super) fn finished() -> State {
-    State::Finished { to: path("x"), hash: hash(), action: "kept".to_owned() }
+    State::Finished { to: path("x"), hash: hash(), action: "kept".to_owned(), gone: false }
 }
 
 /// One of this host that has ended.
@@ -123,6 +123,31 @@ async fn a_file_goes_its_way_once(bench: &impl Bench) {
     let Claim::Done(record) = claim(&run, "A", Hold::Alone).await else { panic!() };
     assert_eq!((record.state, record.id), (finished(), id));
     run.record(id, finished()).await.unwrap_err();
+    run.end(&JobSummary::default()).await.unwrap();
+}
+
+async fn what_went_and_is_there_again_begins_anew(bench: &impl Bench) {
+    let book = bench.book(Process::own());
+    let run = begin(&book).await;
+    let id = new(claim(&run, "A", Hold::Alone).await);
+    let State::Finished { to, hash, action, .. } = finished() else { panic!() };
+    let went = State::Finished { to, hash, action, gone: true };
+    for state in [verified(), delivered(), leaving(), went.clone()] {
+        run.record(id, state).await.unwrap();
+    }
+    let known = run.known(vec![entity("A", "x")]).await.unwrap();
+    assert_eq!(known[0].as_ref().unwrap().state, went);
+    // Who keeps files has it already.
+    let Claim::Done(record) = claim(&run, "A", Hold::Shared).await else { panic!() };
+    assert_eq!(record.state, went);
+    assert_eq!(new(claim(&run, "A", Hold::Alone).await), id);
+    let open = run.open("A").await.unwrap();
+    assert_eq!(open[0].state, State::Claimed { temp: temp() });
+    for state in [verified(), delivered(), leaving(), finished()] {
+        run.record(id, state).await.unwrap();
+    }
+    let Claim::Done(record) = claim(&run, "A", Hold::Alone).await else { panic!() };
+    assert_eq!(record.state, finished());
     run.end(&JobSummary::default()).await.unwrap();
 }
 
@@ -306,6 +331,7 @@ macro_rules! conformance {
 
 conformance!(
     a_file_goes_its_way_once,
+    what_went_and_is_there_again_begins_anew,
     another_version_is_another_entity,
     s24_what_one_run_holds_no_other_gets,
     s24_two_jobs_share_a_file_unless_one_puts_it_away,

@@ -24,7 +24,7 @@ fn states() -> Vec<State> {
             states.push(State::Leaving { to: to.clone(), hash: hash.clone(), moved });
         }
     }
-    states.push(State::Finished { to, hash: None, action: String::new() });
+    states.push(State::Finished { to, hash: None, action: String::new(), gone: false });
     states
 }
 
@@ -177,7 +177,9 @@ impl World {
                 let moved = leads.then(|| path("DONE/x"));
                 State::Leaving { to, hash: hash(proven), moved }
             }
-            Mark::Finished => State::Finished { to, hash: None, action: String::new() },
+            Mark::Finished => {
+                State::Finished { to, hash: None, action: String::new(), gone: false }
+            }
         })
     }
 

@@ -67,11 +67,9 @@ impl<L: Ledger + 'static> File<'_, L> {
         if self.run.after() == After::Zip {
             survives(&order.source, "done.zip_before_move: false")?;
         }
-        let dir = self.final_name().split_last().map(|(dir, _)| dir).unwrap_or_default();
-        // `false` where a place has no such call: the content is synced, and a name that is lost
-        // leaves the temp, which the ledger knows to be proven.
-        order.destination.sync_dir(&dir).await?;
-        Ok(())
+        // Where a place has no such call, the content is synced, and a name that is lost leaves the
+        // temp.
+        Ok(self.run.sync_name(Side::Destination, self.final_name()).await?)
     }
 
     /// Renames the source into the folder of what is done.

@@ -76,16 +76,14 @@ impl<L: Ledger + 'static> File<'_, L> {
                 }
             },
         };
-        if self.own_temp {
-            // Of a copy that an earlier run began.
-            self.discard(&self.temp().clone()).await?;
-        }
+        // Of a copy that an earlier run began; what may be somebody else's stays.
+        self.clear_temp().await?;
         if self.run.sources_go() {
             self.record(State::Delivered { to: to.clone(), hash }).await?;
             return Ok(None);
         }
         let action = "kept; it was there already".to_owned();
-        self.record(State::Finished { to: to.clone(), hash, action }).await?;
+        self.record(State::Finished { to: to.clone(), hash, action, gone: false }).await?;
         Ok(Some(End::Skipped(Skip::SameThere)))
     }
 }

@@ -112,6 +112,54 @@ pub(super) async fn agree(
     Ok((ours == theirs).then(|| text(&ours)))
 }
 
+/// Whether a file holds nothing but what another one holds at the same places, and zeros: an
+/// unfinished copy of it. One that is not there holds nothing.
+pub(super) async fn is_part_of(
+    part: (&Location, &RelPath),
+    whole: (&Location, &RelPath),
+) -> Result<bool, Trouble> {
+    let Some(meta) = part.0.stat(part.1).await? else { return Ok(true) };
+    if !meta.is_file() {
+        return Ok(false);
+    }
+    if meta.size == 0 {
+        return Ok(true);
+    }
+    let source = whole.0.open(whole.1).await?;
+    if source.stat().await?.size < meta.size {
+        return Ok(false);
+    }
+    let part = match part.0.open(part.1).await {
+        // Whoever may not read it has not made it.
+        Err(error) if !error.is_transient() => return Ok(error.reason == Reason::NotFound),
+        part => part?,
+    };
+    let (mut part, mut whole) = (InOrder::new(&part, meta.size), InOrder::new(&source, meta.size));
+    Ok(holds_only(&mut part, &mut whole).await?)
+}
+
+async fn holds_only(
+    part: &mut InOrder<'_>,
+    whole: &mut InOrder<'_>,
+) -> Result<bool, LocationError> {
+    let (mut ours, mut theirs) = (Bytes::new(), Bytes::new());
+    loop {
+        if ours.is_empty() {
+            let Some(piece) = part.next().await? else { return Ok(part.is_complete()) };
+            ours = piece;
+        }
+        if theirs.is_empty() {
+            let Some(piece) = whole.next().await? else { return Ok(false) };
+            theirs = piece;
+        }
+        let length = ours.len().min(theirs.len());
+        let (one, other) = (ours.split_to(length), theirs.split_to(length));
+        if one != other && one.iter().zip(&other).any(|(one, other)| *one != 0 && one != other) {
+            return Ok(false);
+        }
+    }
+}
+
 /// A SHA-256 as the ledger has it.
 pub(super) fn text(hash: &[u8]) -> String {
     let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();

@@ -31,7 +31,11 @@ pub async fn dry_run(
         there,
         stop: stop.child(),
     };
-    if let Err(trouble) = dry.go(&records).await {
+    let went = tokio::select! {
+        went = dry.go(&records) => went,
+        () = dry.stop.over() => Ok(()),
+    };
+    if let Err(trouble) = went {
         match trouble {
             Trouble::Location(error) if error.is_transient() => {
                 dry.stop.halt(super::Halt::Dead(error.to_string()));
@@ -98,7 +102,7 @@ impl Dry {
             if !matches!(state, None | Some(State::Finished { .. } | State::Claimed { .. })) {
                 continue;
             }
-            let done = matches!(state, Some(State::Finished { .. }));
+            let done = state.is_some_and(|known| plan::is_settled(&self.order.spec, known));
             match plan::ripe(&candidate.meta, now, self.order.spec.min_age, None) {
                 Some(why) if !done => self.tell.skipped(&candidate.path, &why),
                 _ => self.decided(planner.decide(candidate, state, &there)),

@@ -28,9 +28,21 @@ impl<L: Ledger + 'static> File<'_, L> {
             (Left::Away, Some(None)) => "deleted".to_owned(),
             (Left::Away, None) => "gone before it was put away".to_owned(),
         };
+        let gone = left == Left::Away && self.run.sources_go();
+        if gone {
+            self.sync_source().await?;
+        }
         let (to, hash) = (self.final_name().clone(), self.hash());
-        self.record(State::Finished { to, hash, action: action.clone() }).await?;
+        self.record(State::Finished { to, hash, action: action.clone(), gone }).await?;
         Ok(action)
+    }
+
+    /// A source that comes back is sent again, so it is to stay where it went. The new name first.
+    async fn sync_source(&self) -> Result<(), Trouble> {
+        if let State::Leaving { moved: Some(moved), .. } = &self.state {
+            self.run.sync_name(Side::Source, moved).await?;
+        }
+        Ok(self.run.sync_name(Side::Source, &self.candidate.path).await?)
     }
 
     /// What a location's failure means for this file.
@@ -92,8 +104,7 @@ impl<L: Ledger + 'static> File<'_, L> {
                 End::Halted
             }
             Trouble::Skip(why @ (Skip::Vanished | Skip::Unstable)) if unstaged => {
-                let temp = self.temp().clone();
-                let cleared = !self.own_temp || self.discard(&temp).await.is_ok();
+                let cleared = self.let_temp_go().await;
                 let forgotten = cleared && self.run.ledger.forget(self.id).await.is_ok();
                 if !forgotten {
                     self.release(Some(why.to_string())).await;
@@ -109,6 +120,35 @@ impl<L: Ledger + 'static> File<'_, L> {
                 self.end(text)
             }
             Trouble::Location(error) => self.failed(error, unstaged).await,
+        }
+    }
+
+    /// Removes the temp of a source that went away; whether there is nothing left to try.
+    async fn let_temp_go(&self) -> bool {
+        match self.clear_temp().await {
+            Ok(true) => true,
+            Ok(false) => self.told_of_temp().await,
+            Err(Trouble::Location(error)) if error.reason == Reason::NotFound => {
+                self.told_of_temp().await
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Without the source nobody can tell whose a temp is.
+    async fn told_of_temp(&self) -> bool {
+        let (temp, place) = (self.temp(), &self.run.order.destination);
+        match place.stat(temp).await {
+            Ok(None) => true,
+            Ok(Some(_)) => {
+                self.run.tell.note(format!(
+                    "{}: {temp} may be of a run that was killed; it stays, as it may be somebody \
+                     else's. Remove it if nobody writes it",
+                    place.name()
+                ));
+                true
+            }
+            Err(_) => false,
         }
     }
 

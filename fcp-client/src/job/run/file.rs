@@ -5,14 +5,15 @@
 //! looked at, and [`recover::next`] says it.
 
 use std::ops::Range;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use fcp_proto::path::RelPath;
 
-use super::{Run, Trouble, content};
+use super::{Run, Side, Trouble, content};
 use crate::job::ledger::{Ledger, Record, State};
-use crate::job::plan::{Candidate, Expect, Skip, Stays, Take};
+use crate::job::plan::{self, Candidate, Expect, Skip, Stays, Take};
 use crate::job::recover::{self, Left, Look, Next, Seen};
 use crate::job::report::FileRecord;
 use crate::job::spec::Overwrite;
@@ -63,8 +64,16 @@ pub(super) struct File<'a, L> {
     pub(super) away: bool,
     /// The source is another version by now.
     pub(super) changed: bool,
-    /// What has the temp's name is ours.
+    /// What has the temp's name is ours, provably.
     pub(super) own_temp: bool,
+    /// What has the temp's name may be ours: somebody of us may have made it.
+    pub(super) tried: bool,
+    /// This try made the temp.
+    pub(super) made: Arc<AtomicBool>,
+    /// The temp may have got its final name already.
+    pub(super) maybe_renamed: bool,
+    /// The temp was taken away from under us, and was made again.
+    pub(super) bereft: bool,
     pub(super) written: Written,
     pub(super) staged: Option<Staged>,
     pub(super) began: Instant,
@@ -92,6 +101,10 @@ impl<'a, L: Ledger + 'static> File<'a, L> {
             away: false,
             changed: false,
             own_temp: false,
+            tried: false,
+            made: Arc::default(),
+            maybe_renamed: false,
+            bereft: false,
             written: Arc::default(),
             staged: None,
             began: Instant::now(),
@@ -99,10 +112,14 @@ impl<'a, L: Ledger + 'static> File<'a, L> {
     }
 
     /// Goes on where an earlier run ended.
-    pub(super) fn resumed(mut self, record: Record, ranges: Vec<(Range<u64>, u128)>) -> Self {
+    pub(super) fn resumed(mut self, record: Record, mut ranges: Vec<(Range<u64>, u128)>) -> Self {
+        let natural = self.temp().clone();
         self.state = record.state;
-        self.own_temp = true;
         self.unsure = !matches!(self.state, State::Claimed { .. });
+        (self.tried, self.maybe_renamed) = (true, self.unsure);
+        self.own_temp =
+            self.unsure || !ranges.is_empty() || plan::is_salted(self.temp(), Some(&natural));
+        ranges.retain(|(range, _)| !range.is_empty());
         if self.run.spec().transfer.resume {
             self.written = Arc::new(Mutex::new(ranges));
         }
@@ -191,13 +208,31 @@ impl<'a, L: Ledger + 'static> File<'a, L> {
     pub(super) async fn restart(&mut self, temp: RelPath) -> Result<(), Trouble> {
         self.run.ledger.restart(self.id, temp.clone()).await?;
         self.lock_written().clear();
-        self.own_temp = false;
+        (self.own_temp, self.tried, self.maybe_renamed) = (false, false, false);
         self.state = State::Claimed { temp };
         Ok(())
     }
 
     pub(super) async fn discard(&self, temp: &RelPath) -> Result<(), Trouble> {
         Ok(copy::discard(&self.run.order.destination, temp).await?)
+    }
+
+    /// Removes what has the temp's name if it is ours, as far as can be told: what we are known to
+    /// have made, and what holds nothing that the source does not hold at the same place. Whether
+    /// the name is free now.
+    pub(super) async fn clear_temp(&self) -> Result<bool, Trouble> {
+        let temp = self.temp().clone();
+        if !self.own_temp && !self.tried {
+            return Ok(true);
+        }
+        let order = &self.run.order;
+        let source = (&order.source, &self.candidate.path);
+        let ours =
+            self.own_temp || content::is_part_of((&order.destination, &temp), source).await?;
+        if ours {
+            self.discard(&temp).await?;
+        }
+        Ok(ours)
     }
 
     /// Tells the ledger, and then believes it.
@@ -209,6 +244,8 @@ impl<'a, L: Ledger + 'static> File<'a, L> {
 
     pub(super) async fn note_delivered(&mut self) -> Result<(), Trouble> {
         let (to, hash) = (self.final_name().clone(), self.hash());
+        copy::end_replace(&self.run.order.destination, &to).await?;
+        self.run.sync_name(Side::Destination, &to).await?;
         self.record(State::Delivered { to, hash }).await
     }
 
@@ -231,6 +268,10 @@ impl<'a, L: Ledger + 'static> File<'a, L> {
         };
         if self.run.sources_go() && order.destination.capabilities().durable {
             let sink = order.destination.reopen(to).await?;
+            // Closing gives it this length, and it may have grown since it was read.
+            if sink.stat().await?.size != size {
+                return Ok(None);
+            }
             sink.close(size, SetMeta::default(), true).await?;
         }
         Ok(Some(hash))

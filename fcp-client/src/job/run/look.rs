@@ -6,14 +6,17 @@ use super::file::File;
 use super::{Trouble, content, nanos};
 use crate::job::ledger::{Ledger, State};
 use crate::job::recover::{Look, Seen};
-use crate::location::Meta;
+use crate::location::{DigestKind, Meta};
 
 impl<L: Ledger + 'static> File<'_, L> {
     /// What is there, of the names of the state.
     pub(super) async fn look(&self) -> Result<Look, Trouble> {
         let none =
             Look { temp: Seen::Gone, last: Seen::Gone, source: Seen::Gone, moved: Seen::Gone };
-        let source = self.look_source().await?;
+        let mut source = self.look_source().await?;
+        if matches!(self.state, State::Leaving { .. }) && self.run.sources_go() {
+            source = self.look_again(source).await?;
+        }
         Ok(match &self.state {
             State::Claimed { temp } => {
                 let temp = self.look_there(temp).await?;
@@ -49,6 +52,18 @@ impl<L: Ledger + 'static> File<'_, L> {
         })
     }
 
+    /// A source that was being put away may have gone already, and what is there may be a new file
+    /// of the same size and time: its content tells.
+    async fn look_again(&self, source: Seen) -> Result<Seen, Trouble> {
+        let (Seen::Same, Some(hash)) = (source, self.hash()) else { return Ok(source) };
+        let (place, path) = (&self.run.order.source, &self.candidate.path);
+        let now = match place.digest(path, &[DigestKind::Sha256]).await? {
+            Some(digest) => digest.bytes,
+            None => content::sha256(place, path, self.candidate.meta.size).await?,
+        };
+        Ok(if content::text(&now) == hash { Seen::Same } else { Seen::Other })
+    }
+
     pub(super) async fn look_there(&self, path: &RelPath) -> Result<Seen, Trouble> {
         let now = self.run.order.destination.stat(path).await?;
         Ok(self.by_size(now))
@@ -62,7 +77,8 @@ impl<L: Ledger + 'static> File<'_, L> {
         source: Seen,
     ) -> Result<Seen, Trouble> {
         let seen = self.look_there(temp).await?;
-        if seen != Seen::Same || hashed || source != Seen::Same {
+        let survived = hashed && self.run.is_durable();
+        if seen != Seen::Same || survived || source != Seen::Same {
             return Ok(seen);
         }
         let order = &self.run.order;

@@ -19,6 +19,7 @@ mod retry;
 mod stage;
 mod stop;
 mod survey;
+mod syncs;
 mod tell;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ mod zip;
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use fcp_proto::meta::Timestamp;
@@ -47,10 +49,15 @@ use super::report::JobSummary;
 use super::spec::{Action, JobSpec};
 use crate::location::{Location, LocationError, Meta};
 use retry::Breaker;
+use syncs::Syncs;
 use tell::Teller;
 
 /// How long a claim holds unless it is renewed; long enough for a laptop's lid.
 pub const LEASE: Duration = Duration::from_secs(120);
+
+/// How long after its end was told a run may take for steps that are nearly done, e.g. a rename: less
+/// than anybody waits who has pressed Ctrl-C. A server that stalls keeps nobody longer.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// What a run is made of.
 #[derive(Clone, Debug)]
@@ -91,9 +98,16 @@ where
         stop,
         breaker: Breaker::default(),
         made: tokio::sync::Mutex::new(HashSet::new()),
+        syncs: Syncs::default(),
+        unsynced: AtomicBool::new(false),
     });
     let renewing = tokio::spawn(renew(Arc::clone(&run)));
-    run.go().await;
+    tokio::select! {
+        () = run.go() => {}
+        // Whatever still waits is dropped where it stands, as by a crash, and what it held is given
+        // back below; the next run goes on from the ledger.
+        () = run.stop.over_for(GRACE) => {}
+    }
     renewing.abort();
     let summary = summary(&run.tell, &run.stop, began);
     if let Err(error) = run.ledger.end(&summary).await {
@@ -144,6 +158,9 @@ struct Run<L> {
     breaker: Breaker,
     /// Directories that this run made or found, with the end they are at.
     made: tokio::sync::Mutex<HashSet<(Side, RelPath)>>,
+    syncs: Syncs,
+    /// The destination announced that it can sync files, and then refused to.
+    unsynced: AtomicBool,
 }
 
 /// One of both ends.
@@ -209,13 +226,6 @@ impl<L: Ledger + 'static> Run<L> {
         &self.order.spec
     }
 
-    fn at(&self, side: Side) -> &Location {
-        match side {
-            Side::Source => &self.order.source,
-            Side::Destination => &self.order.destination,
-        }
-    }
-
     /// Makes a directory unless this run knows that it is there.
     async fn make_dirs(&self, side: Side, dir: &RelPath) -> Result<(), LocationError> {
         if dir.is_root() {
@@ -225,6 +235,12 @@ impl<L: Ledger + 'static> Run<L> {
         let mut made = self.made.lock().await;
         if !made.contains(&key) {
             self.at(side).make_dirs(dir).await?;
+            // A folder that is lost takes what is in it along.
+            let mut below = dir.clone();
+            while let Some((above, _)) = below.split_last() {
+                self.sync_dir(side, &above).await?;
+                below = above;
+            }
             made.insert(key);
         }
         Ok(())
@@ -286,10 +302,25 @@ impl<L: Ledger + 'static> Run<L> {
             (Action::Move, true) => After::Zip,
         }
     }
+}
 
+impl<L> Run<L> {
     /// Whether sources go, so that copies must be proven and durable.
     fn sources_go(&self) -> bool {
-        self.spec().done.action != Action::Keep
+        self.order.spec.done.action != Action::Keep
+    }
+
+    /// Whether copies are made to survive a power cut: wherever that can be had. What is lost under
+    /// its final name would never be sent again.
+    fn is_durable(&self) -> bool {
+        self.order.destination.capabilities().durable && !self.unsynced.load(Ordering::Relaxed)
+    }
+
+    fn at(&self, side: Side) -> &Location {
+        match side {
+            Side::Source => &self.order.source,
+            Side::Destination => &self.order.destination,
+        }
     }
 }
 

@@ -1,7 +1,9 @@
 //! A proven copy gets its final name, by the overwrite rule as things are at that moment.
 
+use fcp_proto::path::RelPath;
+
 use super::file::File;
-use super::{Trouble, content};
+use super::{Side, Trouble, content};
 use crate::job::ledger::{Ledger, State};
 use crate::job::plan::{self, Expect, Skip, Stays, Verdict};
 use crate::location::{Meta, Reason, copy};
@@ -25,14 +27,38 @@ impl<L: Ledger + 'static> File<'_, L> {
                 Expect::Replace(meta) => Some(meta),
             };
             match copy::publish(&self.run.order.destination, &temp, &to, seen).await {
-                Ok(()) => return self.delivered(State::Delivered { to, hash }).await,
+                Ok(()) => {
+                    self.maybe_renamed = true;
+                    self.run.sync_name(Side::Destination, &to).await?;
+                    return self.delivered(State::Delivered { to, hash }).await;
+                }
                 Err(error) if matches!(error.reason, Reason::Exists | Reason::Changed) => {
                     self.expect_anew().await?;
                 }
-                Err(error) => return Err(error.into()),
+                // We never renamed it: somebody else removed it, and nothing was delivered.
+                Err(error) if error.reason == Reason::NotFound && !self.maybe_renamed => {
+                    return self.stage_again(temp).await;
+                }
+                Err(error) => {
+                    self.maybe_renamed = true;
+                    return Err(error.into());
+                }
             }
         }
         Err(Trouble::Failed(format!("{} changes again and again", self.final_name())))
+    }
+
+    /// Begins anew with a temp that was taken away; once.
+    async fn stage_again(&mut self, temp: RelPath) -> Result<(), Trouble> {
+        self.restart(temp).await?;
+        if std::mem::replace(&mut self.bereft, true) {
+            let text = format!("somebody removes the temporary files beside {}", self.to);
+            return Err(Trouble::Failed(text));
+        }
+        if let Some((dir, _)) = self.to.split_last() {
+            self.run.unmade(Side::Destination, &dir).await;
+        }
+        Ok(())
     }
 
     /// Delivered; where nothing happens to the source that is all, and told to the ledger as one.

@@ -1,6 +1,7 @@
 //! What ends a run before its work does: a signal, a dead host, a broken ledger.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -40,8 +41,11 @@ impl Stop {
         Stop { told: Arc::new(watch::Sender::new(None)), parent: Some(Arc::clone(&self.told)) }
     }
 
-    /// Ends it; the first reason stays.
+    /// Ends it; the first reason stays, also that of a parent.
     pub fn halt(&self, why: Halt) {
+        if self.is_over() {
+            return;
+        }
         self.told.send_if_modified(|told| {
             let first = told.is_none();
             if first {
@@ -73,6 +77,12 @@ impl Stop {
             },
         }
     }
+
+    /// Waits until it ends, and for `grace` after that.
+    pub async fn over_for(&self, grace: Duration) {
+        self.over().await;
+        tokio::time::sleep(grace).await;
+    }
 }
 
 async fn ended(told: &watch::Sender<Option<Halt>>) {
@@ -93,6 +103,7 @@ mod tests {
         stop.halt(Halt::Cancelled);
         stop.halt(Halt::Broken("later".to_owned()));
         other.over().await;
+        other.halt(Halt::Dead("a copy that was broken off".to_owned()));
         assert_eq!(other.why(), Some(Halt::Cancelled));
         assert_eq!(one.why(), Some(Halt::Dead("host".to_owned())));
     }

@@ -101,7 +101,9 @@ async fn ripen<L: Ledger + 'static>(
     states: &HashMap<RelPath, State>,
 ) -> Result<(), Trouble> {
     let min = run.spec().min_age;
-    let is_done = |one: &Candidate| matches!(states.get(&one.path), Some(State::Finished { .. }));
+    let is_done = |one: &Candidate| {
+        states.get(&one.path).is_some_and(|known| plan::is_settled(run.spec(), known))
+    };
     let Some(folder) = found.iter().find(|f| f.candidates.iter().any(|one| !is_done(one))) else {
         return Ok(());
     };

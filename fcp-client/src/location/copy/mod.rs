@@ -19,7 +19,7 @@ use fcp_proto::path::RelPath;
 
 pub(in crate::location) use names::{aside_name, probe_name};
 pub use names::{is_temp_name, numbered, other_temp_name, temp_name};
-pub use publish::{discard, free_name, free_temp, publish, rename_aside};
+pub use publish::{discard, end_replace, free_name, free_temp, publish, rename_aside};
 pub use stage::stage;
 
 use super::{Digest, Location, Meta, SetMeta};
@@ -52,6 +52,9 @@ pub struct StageOptions {
 
 /// What hears of a copy while it goes on.
 pub trait Watch: Send + Sync {
+    /// The temp was made just now: whatever has its name is ours. Told before anything is written
+    /// to it, and not of small files, which are there whole at once.
+    fn made(&self) {}
     /// So many more bytes are at the destination, or were there already.
     fn moved(&self, bytes: u64);
     /// This range is written; its digest is xxh3-128 of its bytes. Told only for large files.

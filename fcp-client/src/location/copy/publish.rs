@@ -3,7 +3,7 @@
 use fcp_common::fs::Kind;
 use fcp_proto::path::{Name, RelPath};
 
-use super::names::{numbered, other_temp_name, temp_name};
+use super::names::{aside_name, numbered, other_temp_name, temp_name};
 use crate::location::{Location, LocationError, Meta, Op, Reason, Result};
 
 /// Numbers that are tried for a name of their own.
@@ -100,6 +100,19 @@ pub async fn discard(to: &Location, temp: &RelPath) -> Result<()> {
     match to.remove(temp).await {
         Err(error) if error.reason == Reason::NotFound => Ok(()),
         done => done,
+    }
+}
+
+/// Removes what a [`Location::replace`] onto `path` set aside, once it is known that it came through:
+/// nobody may take the old file for the new one when that is gone.
+///
+/// # Errors
+/// As [`discard`].
+pub async fn end_replace(to: &Location, path: &RelPath) -> Result<()> {
+    let (dir, name) = split(to, path)?;
+    match to.capabilities().replaces {
+        true => Ok(()),
+        false => discard(to, &dir.join_unbounded(&aside_name(&name))).await,
     }
 }
 

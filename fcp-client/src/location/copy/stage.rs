@@ -1,6 +1,7 @@
 //! A copy up to the moment before its name appears.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use fcp_common::fs::Kind;
 
@@ -17,8 +18,9 @@ const SMALL: u64 = 255 * 1024;
 /// [`Reason::Exists`] when `temp` is there and [`Stage::done`] is empty: whoever knows that it is
 /// its own removes it first, with [`discard`]. [`Reason::Changed`] when the source is not what was
 /// listed any more, or when the copy reads back differently; [`Reason::NotDurable`] before anything is
-/// moved; [`Reason::Cancelled`]; and those of both locations. What was staged is removed, but for large files that another try may go on
-/// with, and where the destination is out of reach.
+/// moved; [`Reason::Cancelled`]; and those of both locations. What this call made is removed, but for large
+/// files that another try may go on with, and where the destination is out of reach. What somebody
+/// else made is never touched.
 pub async fn stage(stage: Stage<'_>) -> Result<Staged> {
     if stage.listed.kind != Kind::File {
         let text = "it is not a regular file";
@@ -32,11 +34,14 @@ pub async fn stage(stage: Stage<'_>) -> Result<Staged> {
     if stage.watch.is_cancelled() {
         return Err(stage.failed(Op::Read, Reason::Cancelled, "it was stopped"));
     }
+    // Whether what has the temp's name is known to be of this copy. Until then it is not touched.
+    let made = AtomicBool::new(!stage.done.is_empty());
     let staged = match stage.listed.size {
-        size if size <= SMALL && !stage.is_large() => small(&stage).await,
-        _ => streamed(&stage).await,
+        size if size <= SMALL && !stage.is_large() => small(&stage, &made).await,
+        _ => streamed(&stage, &made).await,
     };
     if let Err(error) = &staged
+        && made.load(Ordering::Relaxed)
         && !stage.keeps_temp(error)
     {
         // What failed is the news; a temp that stays is ours to remove in the next run.
@@ -45,12 +50,16 @@ pub async fn stage(stage: Stage<'_>) -> Result<Staged> {
     staged
 }
 
-async fn small(stage: &Stage<'_>) -> Result<Staged> {
+async fn small(stage: &Stage<'_>, made: &AtomicBool) -> Result<Staged> {
     let (options, size) = (stage.options, stage.listed.size);
     let (content, now) = stage.from.read_small(stage.source, size).await?;
     stage.check_unchanged(Some(now))?;
     let write = stage.to.write_small(stage.temp, content.clone(), options.meta, options.durable);
-    write.await?;
+    let written = write.await;
+    // These come after the file was made; of any other nobody knows.
+    let late = |error: &LocationError| matches!(error.op, Op::Write | Op::Sync | Op::Close);
+    made.store(written.as_ref().err().is_none_or(late), Ordering::Relaxed);
+    written?;
     let mut staged = Staged { size, digest: None, proven_by: "size", resumed: 0 };
     if options.proof == Proof::Content {
         let (back, _) = stage.to.read_small(stage.temp, size).await?;
@@ -64,11 +73,11 @@ async fn small(stage: &Stage<'_>) -> Result<Staged> {
     Ok(staged)
 }
 
-async fn streamed(stage: &Stage<'_>) -> Result<Staged> {
+async fn streamed(stage: &Stage<'_>, made: &AtomicBool) -> Result<Staged> {
     let (options, size) = (stage.options, stage.listed.size);
     let source = Arc::new(stage.from.open(stage.source).await?);
     stage.check_unchanged(Some(source.stat().await?))?;
-    let (sink, kept) = open_temp(stage).await?;
+    let (sink, kept) = open_temp(stage, made).await?;
     let resumed = kept.iter().map(|(range, _)| range.end - range.start).sum();
     stage.watch.moved(resumed);
     let copied = transfer(stage, &source, &sink, kept).await?;
@@ -117,18 +126,22 @@ async fn transfer(
 }
 
 /// The temp, new or of an earlier run, and what of that counts.
-async fn open_temp(stage: &Stage<'_>) -> Result<(Arc<Sink>, Vec<Done>)> {
+async fn open_temp(stage: &Stage<'_>, made: &AtomicBool) -> Result<(Arc<Sink>, Vec<Done>)> {
+    let create = async || {
+        let sink = stage.to.create(stage.temp).await?;
+        made.store(true, Ordering::Relaxed);
+        stage.watch.made();
+        Ok((Arc::new(sink), Vec::new()))
+    };
     if stage.done.is_empty() {
-        return Ok((Arc::new(stage.to.create(stage.temp).await?), Vec::new()));
+        return create().await;
     }
     match stage.to.reopen(stage.temp).await {
         Ok(sink) => {
             let kept = still_good(stage, &sink).await?;
             Ok((Arc::new(sink), kept))
         }
-        Err(error) if error.reason == Reason::NotFound => {
-            Ok((Arc::new(stage.to.create(stage.temp).await?), Vec::new()))
-        }
+        Err(error) if error.reason == Reason::NotFound => create().await,
         Err(error) => Err(error),
     }
 }

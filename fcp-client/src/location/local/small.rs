@@ -47,21 +47,22 @@ pub(super) async fn write(
     let (inner, to) = (Arc::clone(&local.inner), path.clone());
     let work = move || write_all(&inner, &to, &content, meta, durable);
     let done = if durable { off(work).await } else { local.run(work).await };
-    done.map_err(|error| {
-        let exists = error.kind() == io::ErrorKind::AlreadyExists;
-        local.failed(if exists { Op::Create } else { Op::Write }, path, &error)
-    })
+    match done.map_err(|error| local.failed(Op::Create, path, &error))? {
+        Ok(()) => Ok(()),
+        Err(error) => Err(local.failed(Op::Write, path, &error)),
+    }
 }
 
+/// The inner error is one that comes after the file was made.
 fn write_all(
     inner: &Inner,
     path: &RelPath,
     content: &[u8],
     meta: SetMeta,
     durable: bool,
-) -> io::Result<()> {
+) -> io::Result<io::Result<()>> {
     let spot = Spot::of(&inner.base, path)?;
     let file = spot.dir.create_new(&spot.name, 0o600)?;
-    file.write_all_at(content, 0)?;
-    file::finish(&file, content.len() as u64, meta, durable, inner.far)
+    let finish = || file::finish(&file, content.len() as u64, meta, durable, inner.far);
+    Ok(file.write_all_at(content, 0).and_then(|()| finish()))
 }

@@ -51,6 +51,15 @@ pub(super) async fn find(spot: &Spot<'_>, kinds: &[DigestKind]) -> Result<Option
     {
         return Ok(Some(digest));
     }
+    match by_tool(spot, kinds).await {
+        // The session may live while commands are refused for now; the content can be read. What
+        // the server has is asked again the next time.
+        Err(error) if error.reason != Reason::Lost => Ok(None),
+        found => found,
+    }
+}
+
+async fn by_tool(spot: &Spot<'_>, kinds: &[DigestKind]) -> Result<Option<Digest>> {
     let Some(tool) = tool(spot).await?.filter(|tool| kinds.contains(&tool.kind)) else {
         return Ok(None);
     };
@@ -104,8 +113,7 @@ async fn run(spot: &Spot<'_>, command: &[u8], tool: Tool) -> Result<Option<Vec<u
     match connection.exec(command, MAX_OUTPUT).await {
         Ok(output) if output.status == Some(0) => Ok(digest_in(&output.stdout, tool.kind)),
         Ok(_) => Ok(None),
-        // The session may live while commands are refused for now; the content can be read.
-        Err(error) if error.reason == Reason::Lost => Err(error),
+        Err(error) if error.is_transient() => Err(error),
         Err(_) => Ok(None),
     }
 }

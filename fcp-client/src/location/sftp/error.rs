@@ -15,6 +15,19 @@ impl Pooled for Session {
     fn is_closed(&self) -> bool {
         Session::is_closed(self)
     }
+
+    fn is_stalled(&self) -> bool {
+        matches!(self.end(), Some(SessionError::Stalled(_)))
+    }
+
+    fn is_lost(&self) -> bool {
+        matches!(self.end(), Some(SessionError::Lost(_)))
+    }
+
+    async fn answers(&self) -> bool {
+        // A refusal is an answer, too.
+        self.real_path(b".").await.map_or_else(|error| !error.is_fatal(), |_| true)
+    }
 }
 
 pub(super) fn told(place: &str, op: Op, path: &[u8], error: &SessionError) -> LocationError {

@@ -28,6 +28,16 @@ async fn a_base_is_found_however_it_was_typed() {
 }
 
 #[tokio::test]
+async fn a_server_that_was_busy_is_asked_again_for_its_digests() {
+    let place = Place::sftp_busy(2).await;
+    place.put("a", content(1000));
+    let kinds = [DigestKind::Sha256];
+    let asked = async || place.at.digest(&path("a"), &kinds).await.unwrap();
+    assert_eq!((asked().await, asked().await), (None, None));
+    assert_eq!(asked().await.unwrap().by, "sha256sum");
+}
+
+#[tokio::test]
 async fn digests_are_found_by_the_server() {
     let place = Place::sftp().await;
     place.put("it's a $(file)", content(1000));

@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use fcp_proto::path::RelPath;
@@ -15,7 +16,7 @@ use crate::location::sftp::pool::{Pool, PoolOptions};
 #[cfg(feature = "sftp")]
 use crate::location::sftp::session::Session;
 use crate::location::sftp::{Sftp, SftpOptions};
-use crate::location::{Location, LocationError, Result};
+use crate::location::{Location, LocationError, Op, Reason, Result};
 
 const SERVER: &str = "/usr/lib/openssh/sftp-server";
 /// A server that knows version 3 and nothing else.
@@ -57,6 +58,15 @@ impl Place {
         let servers = Servers::default();
         let base = dir.path().as_os_str().as_encoded_bytes();
         let at = serve(base, denied, shell, &servers).await.unwrap();
+        Place { dir, at: Location::Sftp(at), servers }
+    }
+
+    /// Behind a server that is too busy for so many commands.
+    pub(crate) async fn sftp_busy(commands: usize) -> Place {
+        let dir = tempfile::tempdir().unwrap();
+        let servers = Servers::default();
+        let base = dir.path().as_os_str().as_encoded_bytes();
+        let at = serve_busy(base, ("", true), &servers, commands).await.unwrap();
         Place { dir, at: Location::Sftp(at), servers }
     }
 
@@ -105,9 +115,20 @@ pub(crate) async fn sftp(base: &[u8], denied: &str, shell: bool) -> Result<Sftp>
 }
 
 async fn serve(base: &[u8], denied: &str, shell: bool, servers: &Servers) -> Result<Sftp> {
+    serve_busy(base, (denied, shell), servers, 0).await
+}
+
+async fn serve_busy(
+    base: &[u8],
+    (denied, shell): (&str, bool),
+    servers: &Servers,
+    commands: usize,
+) -> Result<Sftp> {
     let (denied, servers) = (denied.to_owned(), Arc::clone(servers));
+    let busy = Arc::new(AtomicUsize::new(commands));
     let opener = move || -> Future<'static, Result<Connection>> {
-        let link = Pipes { denied: denied.clone(), shell, servers: Arc::clone(&servers) };
+        let (servers, busy) = (Arc::clone(&servers), Arc::clone(&busy));
+        let link = Pipes { denied: denied.clone(), shell, servers, busy };
         Box::pin(async move { Ok(Connection::new("sftp pipes", link)) })
     };
     Sftp::over(Pool::over(Box::new(opener), OPTIONS.pool), "sftp pipes", base, OPTIONS).await
@@ -118,6 +139,8 @@ struct Pipes {
     denied: String,
     shell: bool,
     servers: Servers,
+    /// Commands that are refused before one is taken.
+    busy: Arc<AtomicUsize>,
 }
 
 impl Pipes {
@@ -154,6 +177,12 @@ impl Link for Pipes {
 
     fn exec<'a>(&'a self, command: &'a [u8], _limit: usize) -> Future<'a, Result<Output>> {
         use std::os::unix::ffi::OsStrExt;
+        let less = |left: usize| left.checked_sub(1);
+        if self.busy.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok() {
+            let text = "it allows no further session";
+            let error = LocationError::new("sftp pipes", Op::Hash, b"", Reason::Busy, text);
+            return Box::pin(async { Err(error) });
+        }
         let run = Command::new("sh")
             .arg("-c")
             .arg(std::ffi::OsStr::from_bytes(command))

@@ -30,16 +30,18 @@ impl<'a> Cells<'a> {
             State::Leaving { to, hash, moved } => {
                 (None, Some(to), hash.as_ref(), moved.as_ref(), None)
             }
-            State::Finished { to, hash, action } => {
+            State::Finished { to, hash, action, .. } => {
                 (None, Some(to), hash.as_ref(), None, Some(action))
             }
         };
+        // Of what is finished only whether it went.
+        let gone = matches!(state, State::Finished { gone: true, .. }).then_some(&b""[..]);
         Cells {
             rank,
             temp: temp.map(RelPath::as_bytes),
             target: to.map(RelPath::as_bytes),
             hash: hash.map(String::as_str),
-            moved: moved.map(RelPath::as_bytes),
+            moved: moved.map(RelPath::as_bytes).or(gone),
             action: action.map(String::as_str),
         }
     }
@@ -76,16 +78,16 @@ pub(crate) fn record_of(row: &Row<'_>) -> rusqlite::Result<Record> {
 
 fn state(row: &Row<'_>) -> rusqlite::Result<State> {
     let hash = row.get(10)?;
+    let leads = row.get_ref(11)? != rusqlite::types::ValueRef::Null;
     Ok(match row.get::<_, i64>(7)? {
         1 => State::Claimed { temp: path(row, 8)? },
         2 => State::Verified { temp: path(row, 8)?, to: path(row, 9)?, hash },
         3 => State::Delivered { to: path(row, 9)?, hash },
         4 => {
-            let leads = row.get_ref(11)? != rusqlite::types::ValueRef::Null;
             let moved = if leads { Some(path(row, 11)?) } else { None };
             State::Leaving { to: path(row, 9)?, hash, moved }
         }
-        5 => State::Finished { to: path(row, 9)?, hash, action: row.get(12)? },
+        5 => State::Finished { to: path(row, 9)?, hash, action: row.get(12)?, gone: leads },
         other => return Err(refusal(format!("a line of it has the unknown state {other}"))),
     })
 }

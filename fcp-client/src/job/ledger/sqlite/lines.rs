@@ -38,6 +38,11 @@ pub(super) fn claim(
         return Ok(Claim::Taken { owner });
     }
     match known {
+        Some((id, Some(Record { state: State::Finished { gone: true, .. }, .. })))
+            if hold == Hold::Alone =>
+        {
+            begin(tx, run, id, temp, hold, &spot)
+        }
         Some((_, Some(record))) if matches!(record.state, State::Finished { .. }) => {
             Ok(Claim::Done(record))
         }
@@ -240,8 +245,8 @@ fn resume(
 fn claimed(tx: &mut Tx<'_, '_>, id: i64, temp: &RelPath) -> Result<(), Refused> {
     let now = tx.now;
     let update = tx.statement(
-        "UPDATE files SET state = 1, temp = ?2, target = NULL, hash = NULL, changed = ?3
-         WHERE id = ?1",
+        "UPDATE files SET state = 1, temp = ?2, target = NULL, hash = NULL, moved = NULL,
+         action = NULL, delivered = NULL, changed = ?3 WHERE id = ?1",
     )?;
     update.execute(params![id, temp.as_bytes(), now])?;
     Ok(())

@@ -340,3 +340,230 @@ async fn s05_a_source_that_changed_after_it_was_copied_never_goes() {
         assert_eq!(bench.here("a"), None);
     }
 }
+
+/// Writes a file as it was: size and time of the old one, other content.
+fn again(bench: &Bench, name: &str, content: &[u8], time: SystemTime) {
+    bench.put(name, content);
+    let file = std::fs::File::options().write(true).open(bench.source().join(name)).unwrap();
+    file.set_modified(time).unwrap();
+}
+
+fn time_of(bench: &Bench, name: &str) -> SystemTime {
+    std::fs::metadata(bench.source().join(name)).unwrap().modified().unwrap()
+}
+
+#[tokio::test]
+async fn j16_what_was_put_away_and_is_there_again_is_a_new_file() {
+    for action in [Action::Move, Action::Delete, Action::Keep] {
+        let bench = Bench::new().action(action, false);
+        bench.put("a", b"first");
+        let time = time_of(&bench, "a");
+        assert_eq!(bench.run().await.delivered, 1);
+        std::fs::remove_file(bench.destination().join("a")).unwrap();
+        again(&bench, "a", b"again", time);
+        let summary = bench.run().await;
+        if action == Action::Keep {
+            assert_eq!((summary.delivered, summary.skipped), (0, 1));
+            continue;
+        }
+        assert_eq!((summary.delivered, summary.exit_code), (1, 0), "{}", bench.why("a"));
+        assert_eq!(bench.there("a").unwrap(), b"again");
+        assert_eq!(bench.here("a"), None);
+        // A file that was put away does not begin to be sent when the job begins to keep.
+        let mut bench = bench;
+        again(&bench, "a", b"again", time);
+        bench.spec.done.action = Action::Keep;
+        assert_eq!(bench.run().await.delivered, 0);
+    }
+}
+
+#[tokio::test]
+async fn s20_a_source_that_went_before_a_crash_and_came_back_other_is_sent_not_removed() {
+    for action in [Action::Move, Action::Delete] {
+        let mut bench = Bench::new().action(action, false);
+        bench.put("a", b"first");
+        let time = time_of(&bench, "a");
+        let faults = crate::location::faulty::Faults::new(|_| ());
+        bench.faults = Some(std::sync::Arc::clone(&faults));
+        bench.run().await;
+        let last = match action {
+            Action::Move => "rename local",
+            _ => "remove local",
+        };
+        let from = bench.source().display().to_string();
+        let seen = faults.seen();
+        let goes = |call: &String| call.contains(&from) && call.contains(last);
+        let number = seen.iter().position(goes).unwrap_or_else(|| panic!("{seen:?}"));
+        let bench = Bench { spec: bench.spec.clone(), ..Bench::new() };
+        let mut bench = bench;
+        bench.spec = crate::job::run::bench::spec(&bench.source(), &bench.destination());
+        bench.spec.done.action = action;
+        let faults = crate::location::faulty::Faults::new(|_| ());
+        bench.faults = Some(std::sync::Arc::clone(&faults));
+        again(&bench, "a", b"first", time);
+        faults.plan(number, crate::location::faulty::Fault::DiesAfter);
+        let order = bench.order().await;
+        tokio::select! {
+            _ = crate::job::run::run_job(order, &bench.book, bench.listener(), &bench.stop) => {
+                panic!("it lived");
+            }
+            () = faults.died.notified() => bench.book.crash(),
+        }
+        faults.clear();
+        assert_eq!(bench.here("a"), None);
+        std::fs::remove_file(bench.destination().join("a")).unwrap();
+        again(&bench, "a", b"other", time);
+        // The first run tells that it is another one, the second one sends it.
+        bench.run().await;
+        assert_eq!(bench.here("a").unwrap(), b"other");
+        bench.run().await;
+        assert_eq!(bench.there("a").unwrap(), b"other", "{}", bench.why("a"));
+        assert_eq!(bench.here("a"), None);
+    }
+}
+
+/// A run that dies at the first call that begins so.
+async fn dies_at(bench: &mut Bench, when: &str) {
+    use crate::location::faulty::{Fault, Faults};
+    let probe = Faults::new(|_| ());
+    bench.faults = Some(std::sync::Arc::clone(&probe));
+    let names = (bench.names(&bench.source()), bench.names(&bench.destination()));
+    bench.run().await;
+    let number = probe.seen().iter().position(|call| call.starts_with(when)).unwrap();
+    // As it was before.
+    for (dir, names) in [(bench.source(), names.0), (bench.destination(), names.1)] {
+        let gone = bench.names(&dir).into_iter().filter(|name| !names.contains(name));
+        gone.for_each(|name| std::fs::remove_file(dir.join(name)).unwrap());
+    }
+    bench.book = crate::job::ledger::mem::MemBook::default();
+    let faults = Faults::new(|_| ());
+    bench.faults = Some(std::sync::Arc::clone(&faults));
+    faults.plan(number, Fault::DiesBefore);
+    let order = bench.order().await;
+    tokio::select! {
+        _ = crate::job::run::run_job(order, &bench.book, bench.listener(), &bench.stop) => {
+            panic!("it lived");
+        }
+        () = faults.died.notified() => bench.book.crash(),
+    }
+    bench.faults = None;
+}
+
+#[tokio::test]
+async fn s07_a_temp_of_somebody_else_stays_whatever_the_ledger_says() {
+    for resume in [true, false] {
+        let mut bench = Bench::new();
+        bench.spec.transfer.resume = resume;
+        bench.put("a", b"content");
+        // Claimed, and not made yet.
+        dies_at(&mut bench, "write").await;
+        assert!(bench.names(&bench.destination()).is_empty());
+        bench.put_there(".tmp.a", b"theirs");
+        let summary = bench.run().await;
+        assert_eq!((summary.delivered, summary.exit_code), (1, 0), "{}", bench.why("a"));
+        assert_eq!(bench.names(&bench.destination()), [".tmp.a", "a"]);
+        assert_eq!(bench.there(".tmp.a").unwrap(), b"theirs");
+        assert_eq!(bench.there("a").unwrap(), b"content");
+    }
+}
+
+#[tokio::test]
+async fn s07_a_part_of_the_source_is_removed_and_one_without_a_source_is_told() {
+    for part in [&b""[..], b"cont", b"\0\0nt", b"content"] {
+        let mut bench = Bench::new();
+        bench.put("a", b"content");
+        dies_at(&mut bench, "write").await;
+        bench.put_there(".tmp.a", part);
+        assert_eq!(bench.run().await.delivered, 1);
+        assert_eq!(bench.names(&bench.destination()), ["a"]);
+    }
+    let mut bench = Bench::new();
+    bench.put("a", b"content");
+    dies_at(&mut bench, "write").await;
+    bench.put_there(".tmp.a", b"conte");
+    std::fs::remove_file(bench.source().join("a")).unwrap();
+    assert_eq!(bench.run().await.failed, 0);
+    assert_eq!(bench.names(&bench.destination()), [".tmp.a"]);
+    let events = bench.events.lock().unwrap();
+    assert!(events.iter().any(
+        |event| matches!(event, JobEvent::Note { text, .. } if text.contains(".tmp.a may be"))
+    ));
+}
+
+#[tokio::test]
+async fn s07_a_try_that_fails_before_its_temp_is_made_leaves_those_of_others() {
+    use crate::location::Reason;
+    use crate::location::faulty::{Fault, Faults};
+    for reason in [Reason::Lost, Reason::Denied] {
+        let mut bench = Bench::new();
+        bench.put("a", b"content");
+        bench.put_there(".tmp.a", b"theirs");
+        let probe = Faults::new(|_| ());
+        bench.faults = Some(std::sync::Arc::clone(&probe));
+        bench.spec.transfer.attempts = 2;
+        // Its source cannot be read the first time.
+        let order = ["list", "list", "read"];
+        probe.plan(order.len() - 1, Fault::Fails(reason));
+        let first = bench.run().await;
+        assert!(probe.seen()[2].starts_with("read"), "{:?}", probe.seen());
+        assert_eq!(first.failed, u64::from(reason == Reason::Denied));
+        bench.run().await;
+        assert_eq!(bench.there(".tmp.a").unwrap(), b"theirs");
+        assert_eq!(bench.there("a").unwrap(), b"content");
+        assert_eq!(bench.names(&bench.destination()).len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn s08_a_temp_that_somebody_removes_was_not_delivered() {
+    let mut bench = Bench::new().action(Action::Delete, false);
+    bench.put("a", b"content");
+    let temp = bench.destination().join(".tmp.a");
+    let once = std::sync::Once::new();
+    bench.faults = Some(crate::location::faulty::Faults::new(move |call| {
+        if call.starts_with("rename") {
+            once.call_once(|| std::fs::remove_file(&temp).unwrap());
+        }
+    }));
+    let summary = bench.run().await;
+    assert_eq!((summary.delivered, summary.failed), (1, 0), "{}", bench.why("a"));
+    assert_eq!(bench.there("a").unwrap(), b"content");
+    assert_eq!(bench.here("a"), None);
+}
+
+#[tokio::test]
+async fn s14_kept_files_survive_a_power_cut_too() {
+    use crate::location::faulty::Faults;
+    for durable in [true, false] {
+        let mut bench = Bench::new();
+        bench.put("m/a", b"content");
+        bench.put("m/b", b"other");
+        bench.folders = vec![RelPath::new(b"m").unwrap()];
+        let faults = Faults::new(|_| ());
+        if !durable {
+            faults.not_durable();
+        }
+        bench.faults = Some(std::sync::Arc::clone(&faults));
+        let summary = bench.run().await;
+        assert_eq!((summary.delivered, summary.exit_code), (2, 0), "{summary:?}");
+        let seen = faults.seen();
+        let last = |what: &str| seen.iter().rposition(|call| call.starts_with(what)).unwrap();
+        assert!(last("sync") > last("rename"), "{seen:?}");
+        assert_eq!(faults.synced(), if durable { 2 } else { 0 }, "{seen:?}");
+    }
+}
+
+#[tokio::test]
+async fn s14_a_server_that_announces_syncs_and_refuses_them_gets_kept_files() {
+    use crate::location::faulty::Faults;
+    for (action, delivered) in [(Action::Keep, 1), (Action::Delete, 0)] {
+        let mut bench = Bench::new().action(action, false);
+        bench.put("a", b"content");
+        let faults = Faults::new(|_| ());
+        faults.refuse_sync();
+        bench.faults = Some(faults);
+        let summary = bench.run().await;
+        assert_eq!(summary.delivered, delivered, "{}", bench.why("a"));
+        assert_eq!(bench.here("a").unwrap(), b"content");
+    }
+}

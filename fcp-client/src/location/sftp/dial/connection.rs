@@ -68,6 +68,12 @@ impl Connection {
         &self.name
     }
 
+    /// Whether both are clones of one.
+    #[cfg(test)]
+    pub fn is_same(&self, other: &Connection) -> bool {
+        Arc::ptr_eq(&self.link, &other.link)
+    }
+
     /// Opens one more stream that speaks SFTP, its first byte being ours to send.
     ///
     /// # Errors

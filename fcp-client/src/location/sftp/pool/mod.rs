@@ -26,12 +26,27 @@ use crate::location::{LocationError, Reason, Result};
 /// How long one more connection may take before its user goes on with a session of others.
 const IMPATIENCE: Duration = Duration::from_secs(5);
 
+/// How long a session may take to show that it is alive, once another one was not.
+const ALIVE: Duration = Duration::from_secs(5);
+
 /// What a pool keeps: something that speaks over a stream.
 pub trait Pooled: Send + Sync + Sized + 'static {
     /// Begins over a fresh stream; `place` is what errors call the server.
     fn begin(place: &str, stream: Stream) -> impl Future<Output = Result<Self>> + Send;
     /// Whether it is of no more use.
     fn is_closed(&self) -> bool;
+    /// Whether it ended as nothing answered any more: then nothing on its connection does.
+    fn is_stalled(&self) -> bool {
+        false
+    }
+    /// Whether it ended as its stream broke: others may be about to.
+    fn is_lost(&self) -> bool {
+        false
+    }
+    /// Asks the server for anything; whether it answered. It need not come back.
+    fn answers(&self) -> impl Future<Output = bool> + Send {
+        std::future::ready(true)
+    }
 }
 
 /// How much a pool may ask of its server.
@@ -120,6 +135,13 @@ impl<S: Pooled> Inner<S> {
             let step = self.lock().step(may_grow, seen, Instant::now());
             match step {
                 Step::Use(lease) => return Ok(lease),
+                Step::Check(id, lease) => {
+                    let alive = timeout(ALIVE, lease.answers()).await.unwrap_or(false);
+                    self.lock().checked(id, alive);
+                    if alive {
+                        return Ok(lease);
+                    }
+                }
                 Step::Fail(error) => return Err(*error),
                 Step::Wait => {
                     changed.await;

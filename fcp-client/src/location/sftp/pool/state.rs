@@ -26,6 +26,8 @@ struct Entry<S> {
     /// Those that are being opened.
     opening: usize,
     slots: Vec<Arc<Slot<S>>>,
+    /// Something else at this server broke since it was known to be alive.
+    is_suspect: bool,
 }
 
 impl<S> Entry<S> {
@@ -55,6 +57,8 @@ pub(super) struct State<S> {
 pub(super) enum Step<S: Pooled> {
     /// Here is one.
     Use(Lease<S>),
+    /// Here is one over this connection, if it still answers.
+    Check(u64, Lease<S>),
     /// A place for a connection is reserved: make it.
     Dial,
     /// A place on this connection is reserved: open a session.
@@ -85,11 +89,15 @@ impl<S: Pooled> State<S> {
     pub(super) fn step(&mut self, may_grow: bool, seen: u64, now: Instant) -> Step<S> {
         self.tidy();
         let best = self.least_used();
-        if let Some((users, lease)) = best {
+        if let Some((users, suspect, lease)) = best {
+            let step = match suspect {
+                None => Step::Use(lease),
+                Some(id) => Step::Check(id, lease),
+            };
             if users == 0 || !may_grow {
-                return Step::Use(lease);
+                return step;
             }
-            return self.grow(now).unwrap_or(Step::Use(lease));
+            return self.grow(now).unwrap_or(step);
         }
         if let Some(error) = self.last.as_ref().filter(|_| self.failures > seen || self.is_final) {
             return Step::Fail(Box::new(error.clone()));
@@ -127,7 +135,7 @@ impl<S: Pooled> State<S> {
         let made = lease(&slot, &connection);
         let cap = self.max_channels.min(connection.max_channels()).max(1);
         let (id, slots) = (self.next_id, vec![slot]);
-        self.entries.push(Entry { id, connection, cap, opening: 0, slots });
+        self.entries.push(Entry { id, connection, cap, opening: 0, slots, is_suspect: false });
         self.connections.granted(self.entries.len());
         made
     }
@@ -176,8 +184,30 @@ impl<S: Pooled> State<S> {
         }
     }
 
+    /// Whether what was suspect is alive; what is not goes with all its sessions.
+    pub(super) fn checked(&mut self, id: u64, alive: bool) {
+        self.entries.retain(|entry| alive || entry.id != id);
+        let entry = self.entries.iter_mut().find(|entry| entry.id == id);
+        entry.into_iter().for_each(|entry| entry.is_suspect = false);
+    }
+
+    /// Forgets connections on which nothing moves any more, before each of their sessions has
+    /// found that out for itself, and suspects all others of the same.
+    fn condemn(&mut self) {
+        let any = |entry: &Entry<S>, is: fn(&S) -> bool| entry.slots.iter().any(|s| is(&s.session));
+        let before = self.entries.len();
+        let is_lost = self.entries.iter().any(|entry| any(entry, S::is_lost));
+        self.entries.retain(|entry| !any(entry, S::is_stalled));
+        if is_lost || self.entries.len() < before {
+            // One without a session cannot be asked.
+            self.entries.retain(|entry| entry.load() > 0);
+            self.entries.iter_mut().for_each(|entry| entry.is_suspect = true);
+        }
+    }
+
     /// Forgets what is over.
     fn tidy(&mut self) {
+        self.condemn();
         for entry in &mut self.entries {
             entry.slots.retain(|slot| !slot.session.is_closed());
         }
@@ -188,12 +218,15 @@ impl<S: Pooled> State<S> {
         });
     }
 
-    fn least_used(&self) -> Option<(usize, Lease<S>)> {
-        let all = self.entries.iter().flat_map(|entry| {
-            entry.slots.iter().map(|slot| (Slot::users(slot), slot, &entry.connection))
-        });
-        let (users, slot, connection) = all.min_by_key(|(users, ..)| *users)?;
-        Some((users, lease(slot, connection)))
+    /// With its users, and its connection's number if that is suspect.
+    fn least_used(&self) -> Option<(usize, Option<u64>, Lease<S>)> {
+        let all = self
+            .entries
+            .iter()
+            .flat_map(|entry| entry.slots.iter().map(move |slot| (Slot::users(slot), slot, entry)));
+        let (users, slot, entry) = all.min_by_key(|(users, ..)| *users)?;
+        let suspect = entry.is_suspect.then_some(entry.id);
+        Some((users, suspect, lease(slot, &entry.connection)))
     }
 
     /// One more session: over a connection that has none, else over a new one, else over the one
@@ -207,7 +240,8 @@ impl<S: Pooled> State<S> {
         let free = self
             .entries
             .iter_mut()
-            .filter(|entry| entry.load() < entry.cap && !entry.connection.is_closed());
+            .filter(|entry| entry.load() < entry.cap && !entry.is_suspect)
+            .filter(|entry| !entry.connection.is_closed());
         match free.min_by_key(|entry| entry.load()) {
             Some(entry) if entry.load() == 0 || !may_dial => {
                 entry.opening += 1;

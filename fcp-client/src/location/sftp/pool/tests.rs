@@ -31,9 +31,14 @@ struct FakeLink {
     open: AtomicUsize,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct FakeSession {
     is_closed: AtomicBool,
+    is_stalled: AtomicBool,
+    is_lost: AtomicBool,
+    /// It takes whatever it is told and says nothing.
+    is_silent: AtomicBool,
+    asked: AtomicUsize,
 }
 
 fn failed(reason: Reason) -> LocationError {
@@ -115,7 +120,20 @@ impl Drop for FakeLink {
 
 impl Pooled for FakeSession {
     async fn begin(_: &str, _: Stream) -> Result<FakeSession> {
-        Ok(FakeSession { is_closed: AtomicBool::new(false) })
+        Ok(FakeSession::default())
+    }
+    fn is_stalled(&self) -> bool {
+        self.is_stalled.load(Relaxed)
+    }
+    fn is_lost(&self) -> bool {
+        self.is_lost.load(Relaxed)
+    }
+    async fn answers(&self) -> bool {
+        self.asked.fetch_add(1, Relaxed);
+        if self.is_silent.load(Relaxed) {
+            std::future::pending::<()>().await;
+        }
+        true
     }
     fn is_closed(&self) -> bool {
         self.is_closed.load(Relaxed)
@@ -247,6 +265,54 @@ async fn a_dead_session_is_replaced() {
     drop((lease, next));
     fake.0.is_dead.store(false, Relaxed);
     assert!(!pool.acquire().await.unwrap().is_closed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn s03_when_one_session_stalls_its_connection_goes_and_others_must_answer() {
+    let fake = Fake::new(9, 9);
+    let pool = fake.pool(3, 2);
+    let mut leases = Vec::new();
+    for _ in 0..6 {
+        leases.push(pool.acquire().await.unwrap());
+    }
+    assert_eq!(pool.size(), (6, 3));
+    let of = |lease: &Lease<FakeSession>| lease.connection().clone();
+    let same = |one: &Connection, other: &Connection| one.is_same(other);
+    let bad = of(&leases[0]);
+    for lease in &leases {
+        lease.is_silent.store(same(&of(lease), &bad), Relaxed);
+    }
+    // Of the other two one is silent, too, and nobody has found out.
+    let second = of(leases.iter().find(|lease| !same(&of(lease), &bad)).unwrap());
+    leases.iter().filter(|lease| same(&of(lease), &second)).for_each(|lease| {
+        lease.is_silent.store(true, Relaxed);
+    });
+    leases[0].is_closed.store(true, Relaxed);
+    leases[0].is_stalled.store(true, Relaxed);
+    drop(leases);
+    let began = tokio::time::Instant::now();
+    for _ in 0..4 {
+        let lease = pool.acquire().await.unwrap();
+        assert!(!lease.is_silent.load(Relaxed));
+        assert!(!same(lease.connection(), &bad) && !same(lease.connection(), &second));
+    }
+    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
+    let lease = pool.acquire().await.unwrap();
+    assert!(lease.asked.load(Relaxed) <= 1, "asked once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn s03_when_one_stream_breaks_the_others_are_asked() {
+    let fake = Fake::new(9, 9);
+    let pool = fake.pool(1, 2);
+    let (one, other) = (pool.acquire().await.unwrap(), pool.acquire().await.unwrap());
+    one.is_closed.store(true, Relaxed);
+    one.is_lost.store(true, Relaxed);
+    drop(other);
+    for _ in 0..3 {
+        let lease = pool.acquire().await.unwrap();
+        assert_eq!((lease.asked.load(Relaxed), fake.dialed()), (1, 1));
+    }
 }
 
 #[tokio::test(start_paused = true)]

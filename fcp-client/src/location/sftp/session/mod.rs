@@ -110,6 +110,11 @@ impl Session {
         self.inner.shared.end().is_some()
     }
 
+    /// Why the session is over; `None` while it is not.
+    pub fn end(&self) -> Option<SessionError> {
+        self.inner.shared.end()
+    }
+
     /// Waits until the session is over and tells why.
     pub async fn closed(&self) -> SessionError {
         self.inner.shared.ended().await
