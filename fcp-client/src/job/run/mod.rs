@@ -5,6 +5,7 @@
 //! was begun can be gone on with.
 
 mod after;
+mod ahead;
 mod claim;
 mod connect;
 mod content;
@@ -95,6 +96,12 @@ where
     let renewing = tokio::spawn(renew(Arc::clone(&run)));
     run.go().await;
     renewing.abort();
+    // What was told without waiting is durable, or broke the run, before that is summed up.
+    if !run.stop.is_over()
+        && let Err(error) = run.ledger.renew(LEASE).await
+    {
+        run.stop.halt(Halt::Broken(error.to_string()));
+    }
     let summary = summary(&run.tell, &run.stop, began);
     if let Err(error) = run.ledger.end(&summary).await {
         run.tell.note(error.to_string());
