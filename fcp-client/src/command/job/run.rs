@@ -197,15 +197,21 @@ impl Runner {
 
     /// One job, from its lock to its hook.
     async fn job(&self, spec: JobSpec, book: Option<SqliteBook>, screen: &JobScreen) -> ExitStatus {
-        let listener = match self.dry_run {
-            true => screen.listener(),
-            false => with_files(&spec, self.year, screen),
+        let (listener, files) = match self.dry_run {
+            true => (screen.listener(), None),
+            false => {
+                let (listener, files) = with_files(&spec, self.year, screen);
+                (listener, Some(files))
+            }
         };
         let summary = match &book {
             None => self.planned(&spec, listener).await,
             Some(book) => match JobLock::take(&self.state, &spec.key, seconds()) {
                 Ok(lock) => {
                     let summary = self.locked(&spec, book, Arc::clone(&listener)).await;
+                    if let Some(files) = &files {
+                        files.flush();
+                    }
                     drop(lock);
                     summary
                 }
@@ -323,8 +329,21 @@ fn reloaded(old: Vec<JobSpec>, new: Result<Selection, CliError>) -> Vec<JobSpec>
     new.jobs.into_iter().chain(kept).collect()
 }
 
+/// The log and the audit.
+struct Files {
+    log: JobLog,
+    audit: Audit,
+}
+
+impl Files {
+    fn flush(&self) {
+        self.log.flush();
+        self.audit.flush();
+    }
+}
+
 /// The screen, the log and the audit.
-fn with_files(spec: &JobSpec, year: Option<i16>, screen: &JobScreen) -> Listener {
+fn with_files(spec: &JobSpec, year: Option<i16>, screen: &JobScreen) -> (Listener, Arc<Files>) {
     let listener = screen.listener();
     let year = year.unwrap_or_else(this_year);
     let complain = || {
@@ -333,13 +352,16 @@ fn with_files(spec: &JobSpec, year: Option<i16>, screen: &JobScreen) -> Listener
     };
     let log = JobLog::new(&spec.log_dir, &spec.key, year, complain());
     let audit = Audit::new(&spec.log_dir, &spec.key, year, complain());
-    Arc::new(move |event| {
+    let files = Arc::new(Files { log, audit });
+    let of = Arc::clone(&files);
+    let listener: Listener = Arc::new(move |event| {
         listener(event);
-        audit.note(event);
+        of.audit.note(event);
         if let Some((level, text)) = log_line(event) {
-            log.line(level, &text);
+            of.log.line(level, &text);
         }
-    })
+    });
+    (listener, files)
 }
 
 fn log_line(event: &JobEvent) -> Option<(Level, String)> {
