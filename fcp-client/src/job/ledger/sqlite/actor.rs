@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use fcp_common::private::Process;
 use rusqlite::{Connection, Statement};
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::schema::{failed, told};
@@ -109,7 +110,8 @@ impl Actor {
         work: impl FnOnce(&mut Tx<'_, '_>) -> Result<T, Refused> + Send + 'static,
     ) -> Result<T, LedgerError> {
         let (reply, answer) = oneshot::channel();
-        self.send(Typed { work: Some(work), done: None, reply: Reply::To(reply) });
+        let home = Handle::try_current().ok();
+        self.send(Typed { work: Some(work), done: None, reply: Reply::To(reply, home) });
         answer.await.unwrap_or_else(|_| Err(told(&self.path, "its writer has stopped")))
     }
 
@@ -157,6 +159,8 @@ impl Drop for Actor {
 /// One call of whatever kind.
 trait Call: Send {
     fn is_waited_for(&self) -> bool;
+    /// Where its caller waits.
+    fn home(&self) -> Option<&Handle>;
     fn run(&mut self, tx: &mut Tx<'_, '_>) -> rusqlite::Result<()>;
     fn answer(self: Box<Self>, committed: Result<(), LedgerError>, path: &Path);
 }
@@ -169,7 +173,7 @@ struct Typed<T, F> {
 
 /// Who hears what a call came to.
 enum Reply<T> {
-    To(oneshot::Sender<Result<T, LedgerError>>),
+    To(oneshot::Sender<Result<T, LedgerError>>, Option<Handle>),
     Late(Late),
     Nobody,
 }
@@ -190,7 +194,14 @@ where
     F: FnOnce(&mut Tx<'_, '_>) -> Result<T, Refused> + Send,
 {
     fn is_waited_for(&self) -> bool {
-        matches!(self.reply, Reply::To(_))
+        matches!(self.reply, Reply::To(..))
+    }
+
+    fn home(&self) -> Option<&Handle> {
+        match &self.reply {
+            Reply::To(_, home) => home.as_ref(),
+            Reply::Late(_) | Reply::Nobody => None,
+        }
     }
 
     fn run(&mut self, tx: &mut Tx<'_, '_>) -> rusqlite::Result<()> {
@@ -210,7 +221,7 @@ where
             (Err(error), _) => Err(error),
         };
         match (self.reply, answer) {
-            (Reply::To(reply), answer) => {
+            (Reply::To(reply, _), answer) => {
                 let _ = reply.send(answer);
             }
             (Reply::Late(late), Err(error)) => {
@@ -248,7 +259,18 @@ impl Writer {
         }
         self.commits.fetch_add(1, Ordering::Relaxed);
         let done = done.map_err(|error| failed(&self.path, &error));
-        group.into_iter().for_each(|call| call.answer(done.clone(), &self.path));
+        let path = self.path.clone();
+        // First, so that whoever is answered finds what went wrong with what was told before.
+        let (group, told): (Vec<_>, Vec<_>) = group.into_iter().partition(|c| c.is_waited_for());
+        told.into_iter().for_each(|call| call.answer(done.clone(), &path));
+        let home = group.iter().find_map(|call| call.home()).cloned();
+        let answer = move || group.into_iter().for_each(|call| call.answer(done.clone(), &path));
+        match home {
+            // Callers that are woken there wake each other, which costs nothing, and not each one a
+            // thread that sleeps.
+            Some(home) => drop(home.spawn(async move { answer() })),
+            None => answer(),
+        }
     }
 
     fn transaction(
