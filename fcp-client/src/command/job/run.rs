@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use tokio::runtime::{Builder, Handle};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -45,13 +46,26 @@ pub(super) fn run(
     let state = state::dir(&|name| std::env::var_os(name)).ok_or_else(|| {
         CliError::Usage("the ledger needs a place: set HOME or XDG_STATE_HOME".to_owned())
     })?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .map_err(|why| CliError::Internal(format!("cannot start: {why}")))?;
-    let runner = Runner { state, year: args.year, dry_run: args.dry_run, style, stop: Stop::new() };
-    // Jobs are few; their files are what runs on all threads.
+    let built = |mut builder: Builder| {
+        builder
+            .enable_all()
+            .build()
+            .map_err(|why| CliError::Internal(format!("cannot start: {why}")))
+    };
+    // Small files are a few calls each: waking another thread for one costs more than the call.
+    // Large ones are work for several.
+    let runtime = built(Builder::new_current_thread())?;
+    let mut builder = Builder::new_multi_thread();
+    builder.worker_threads(2);
+    let large = built(builder)?;
+    let runner = Runner {
+        state,
+        year: args.year,
+        dry_run: args.dry_run,
+        style,
+        stop: Stop::new(),
+        large: large.handle().clone(),
+    };
     let here = tokio::task::LocalSet::new();
     let status = here.block_on(&runtime, async {
         let (hang_up, again) = (Arc::new(Notify::new()), args.every.is_some());
@@ -68,6 +82,7 @@ pub(super) fn run(
         Ok(status)
     });
     // What still blocks a thread (a hook, a dead disk) does not keep the process.
+    large.shutdown_timeout(Duration::from_secs(1));
     runtime.shutdown_timeout(Duration::from_secs(1));
     status
 }
@@ -131,6 +146,8 @@ struct Runner {
     dry_run: bool,
     style: Style,
     stop: Stop,
+    /// Threads for large files.
+    large: Handle,
 }
 
 impl Runner {
@@ -267,6 +284,7 @@ impl Runner {
             destination,
             folders: folders.into_iter().map(|folder| folder.path).collect(),
             year: self.year,
+            large: Some(self.large.clone()),
         };
         Ok((order, there))
     }

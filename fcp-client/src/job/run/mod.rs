@@ -68,6 +68,9 @@ pub struct Order {
     pub folders: Vec<RelPath>,
     /// The year that was asked for.
     pub year: Option<i16>,
+    /// Where large files are worked on, with the connections that are made for them; where the
+    /// others are, if there is no such place.
+    pub large: Option<tokio::runtime::Handle>,
 }
 
 /// Runs a job; the job's lock is the caller's. Everything that happens goes to `listener`.

@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fcp_proto::path::RelPath;
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -82,10 +83,25 @@ pub(super) async fn work<L: Ledger + 'static>(run: &Arc<Run<L>>, decisions: Vec<
             break;
         };
         let run = Arc::clone(run);
-        tasks.spawn(async move { one(&run, decision, claim, &share).await });
+        let threads = run.order.large.clone();
+        let work = async move { one(&run, decision, claim, &share).await };
+        spawn(&mut tasks, threads, size, work);
     }
     bury(run, &mut tasks).await;
     ahead.give_back().await;
+}
+
+/// Starts the work for a file of so many bytes where it belongs.
+pub(super) fn spawn(
+    tasks: &mut JoinSet<()>,
+    large: Option<Handle>,
+    size: u64,
+    work: impl Future<Output = ()> + Send + 'static,
+) {
+    match large.filter(|_| size >= LARGE) {
+        Some(threads) => tasks.spawn_on(work, &threads),
+        None => tasks.spawn(work),
+    };
 }
 
 /// Waits for what still runs. A task that ended by a mistake of ours is a failure, not silence.
