@@ -9,12 +9,12 @@ use serde::Serialize;
 
 use super::daily::Daily;
 use super::log::{Complain, stamp};
+use super::outbox::Outbox;
 use super::report::{FileRecord, JobEvent};
 
 /// `{log_dir}/logs/fcp_job_{job}_{year}.audit.jsonl`, by the days and rules of the log.
 pub struct Audit {
-    files: Daily,
-    complain: Complain,
+    lines: Outbox,
 }
 
 /// A line.
@@ -30,18 +30,22 @@ impl Audit {
     /// The audit of a job for a year; `complain` hears, once, why it cannot be written.
     pub fn new(log_dir: &Path, job: &str, year: i16, complain: Complain) -> Audit {
         let files = Daily::new(log_dir, job, year, ".audit.jsonl", TimeZone::system());
-        Audit { files, complain }
+        Audit { lines: Outbox::new(files, "no audit is kept", complain) }
     }
 
-    /// Adds the line of an event, if it is the end of a file.
+    /// Adds the line of an event, if it is the end of a file. It is written within a tenth of a
+    /// second, by [`Audit::flush`], or when this is dropped.
     pub fn note(&self, event: &JobEvent) {
         let now = Timestamp::now();
-        let Some(line) = line_of(event, stamp(&self.files, now)) else { return };
+        let Some(line) = line_of(event, stamp(self.lines.files(), now)) else { return };
         // JSON escapes what ends a line; what turns a terminal's text around stays data.
         let Ok(json) = serde_json::to_string(&line) else { return };
-        if let Some(error) = self.files.line(now, &json) {
-            (self.complain)(&format!("no audit is kept: {error}; the job goes on"));
-        }
+        self.lines.push(now, json, matches!(line, Line::Failed { .. }));
+    }
+
+    /// Returns when all lines are written.
+    pub fn flush(&self) {
+        self.lines.flush();
     }
 }
 
@@ -65,7 +69,7 @@ fn line_of(event: &JobEvent, when: String) -> Option<Line<'_>> {
 
 impl fmt::Debug for Audit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Audit").field("files", &self.files).finish_non_exhaustive()
+        f.debug_struct("Audit").field("lines", &self.lines).finish()
     }
 }
 
@@ -107,6 +111,7 @@ mod tests {
             action: "kept".to_owned(),
             resumed: 0,
         })));
+        audit.flush();
         let text = fs::read_to_string(dir.path().join("logs/fcp_job_A_2026.audit.jsonl")).unwrap();
         let lines: Vec<serde_json::Value> =
             text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

@@ -57,13 +57,31 @@ impl Daily {
         now.to_zoned(self.zone.clone())
     }
 
-    /// Adds a line of `now`. It is told why it cannot, the first time that it cannot; each line
+    /// Adds lines, each with its time, with one write for those of a day. It is told why it cannot, the first time that it cannot; each line
     /// tries anew, as disks get room again.
-    pub(super) fn line(&self, now: Timestamp, line: &str) -> Option<PrivateError> {
+    pub(super) fn lines(&self, lines: &[(Timestamp, String)]) -> Option<PrivateError> {
+        let day = |(at, _): &(Timestamp, String)| self.local(*at).date();
+        let (first, last) = (day(lines.first()?), day(lines.last()?));
+        let of_one_day = |lines: &[(Timestamp, String)]| {
+            let texts: Vec<&str> = lines.iter().map(|(_, line)| line.as_str()).collect();
+            self.of_a_day(lines.first().map_or(first, day), &texts.join("\n"))
+        };
+        if first == last {
+            return of_one_day(lines);
+        }
+        // Once a day.
+        lines.chunk_by(|a, b| day(a) == day(b)).filter_map(of_one_day).last()
+    }
+
+    fn of_a_day(&self, day: Date, lines: &str) -> Option<PrivateError> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let done = self.try_line(&mut open, self.local(now).date(), line);
-        let error = done.err()?;
+        let error = self.try_line(&mut open, day, lines).err()?;
         (!std::mem::replace(&mut open.told, true)).then_some(error)
+    }
+
+    #[cfg(test)]
+    fn line(&self, now: Timestamp, line: &str) -> Option<PrivateError> {
+        self.lines(&[(now, line.to_owned())])
     }
 
     fn try_line(&self, open: &mut Open, today: Date, line: &str) -> Result<(), PrivateError> {

@@ -10,6 +10,7 @@ pub mod folders;
 pub mod ledger;
 pub mod lock;
 pub mod log;
+mod outbox;
 pub mod plan;
 pub mod recover;
 pub mod report;

@@ -24,6 +24,12 @@ impl File {
         sys::pread(&self.fd, buf, offset)
     }
 
+    /// As [`File::read_at`], of what needs no wait for a disk; `None` where it would, or where the
+    /// file system cannot tell.
+    pub fn read_ready_at(&self, buf: &mut [u8], offset: u64) -> io::Result<Option<usize>> {
+        sys::pread_nowait(&self.fd, buf, offset)
+    }
+
     /// Reads until `buf` is full or the file ends; the number of bytes read.
     pub fn read_full_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut done = 0;

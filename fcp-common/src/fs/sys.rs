@@ -4,7 +4,7 @@
 //! retries `EINTR`, and carries a short write on to its end. Nothing else in the project names
 //! `rustix::fs` or `std::fs` for a user's files.
 
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::path::Path;
 
 use fcp_proto::meta::Timestamp;
@@ -13,7 +13,7 @@ use rustix::fs::{
     self as rfs, AtFlags, FlockOperation, Mode, OFlags, RawDir, RenameFlags, ResolveFlags,
     Timespec, Timestamps,
 };
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags};
 
 use super::fault::{self, Op};
 
@@ -162,6 +162,21 @@ pub fn readlinkat(dir: impl AsFd, name: &[u8]) -> io::Result<Vec<u8>> {
 /// One `pread`: fewer bytes than asked is no error, zero is the end of the file.
 pub fn pread(fd: impl AsFd, buf: &mut [u8], offset: u64) -> io::Result<usize> {
     call(Op::Read, || rustix::io::pread(fd.as_fd(), &mut *buf, offset))
+}
+
+/// `preadv2` of what is in memory; `None` where it would wait for a disk, or cannot tell.
+pub fn pread_nowait(fd: impl AsFd, buf: &mut [u8], offset: u64) -> io::Result<Option<usize>> {
+    let flags = ReadWriteFlags::NOWAIT;
+    let read = call(Op::Read, || {
+        rustix::io::preadv2(fd.as_fd(), &mut [IoSliceMut::new(&mut *buf)], offset, flags)
+    });
+    match read {
+        Ok(n) => Ok(Some(n)),
+        Err(e) if [Errno::AGAIN, Errno::OPNOTSUPP, Errno::NOSYS].iter().any(|no| is(&e, *no)) => {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// `pwrite` until all of `buf` is written.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use tokio::runtime::{Builder, Handle};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -45,13 +46,26 @@ pub(super) fn run(
     let state = state::dir(&|name| std::env::var_os(name)).ok_or_else(|| {
         CliError::Usage("the ledger needs a place: set HOME or XDG_STATE_HOME".to_owned())
     })?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .map_err(|why| CliError::Internal(format!("cannot start: {why}")))?;
-    let runner = Runner { state, year: args.year, dry_run: args.dry_run, style, stop: Stop::new() };
-    // Jobs are few; their files are what runs on all threads.
+    let built = |mut builder: Builder| {
+        builder
+            .enable_all()
+            .build()
+            .map_err(|why| CliError::Internal(format!("cannot start: {why}")))
+    };
+    // Small files are a few calls each: waking another thread for one costs more than the call.
+    // Large ones are work for several.
+    let runtime = built(Builder::new_current_thread())?;
+    let mut builder = Builder::new_multi_thread();
+    builder.worker_threads(2);
+    let large = built(builder)?;
+    let runner = Runner {
+        state,
+        year: args.year,
+        dry_run: args.dry_run,
+        style,
+        stop: Stop::new(),
+        large: large.handle().clone(),
+    };
     let here = tokio::task::LocalSet::new();
     let status = here.block_on(&runtime, async {
         let (hang_up, again) = (Arc::new(Notify::new()), args.every.is_some());
@@ -68,6 +82,7 @@ pub(super) fn run(
         Ok(status)
     });
     // What still blocks a thread (a hook, a dead disk) does not keep the process.
+    large.shutdown_timeout(Duration::from_secs(1));
     runtime.shutdown_timeout(Duration::from_secs(1));
     status
 }
@@ -131,6 +146,8 @@ struct Runner {
     dry_run: bool,
     style: Style,
     stop: Stop,
+    /// Threads for large files.
+    large: Handle,
 }
 
 impl Runner {
@@ -197,15 +214,21 @@ impl Runner {
 
     /// One job, from its lock to its hook.
     async fn job(&self, spec: JobSpec, book: Option<SqliteBook>, screen: &JobScreen) -> ExitStatus {
-        let listener = match self.dry_run {
-            true => screen.listener(),
-            false => with_files(&spec, self.year, screen),
+        let (listener, files) = match self.dry_run {
+            true => (screen.listener(), None),
+            false => {
+                let (listener, files) = with_files(&spec, self.year, screen);
+                (listener, Some(files))
+            }
         };
         let summary = match &book {
             None => self.planned(&spec, listener).await,
             Some(book) => match JobLock::take(&self.state, &spec.key, seconds()) {
                 Ok(lock) => {
                     let summary = self.locked(&spec, book, Arc::clone(&listener)).await;
+                    if let Some(files) = &files {
+                        files.flush();
+                    }
                     drop(lock);
                     summary
                 }
@@ -261,6 +284,7 @@ impl Runner {
             destination,
             folders: folders.into_iter().map(|folder| folder.path).collect(),
             year: self.year,
+            large: Some(self.large.clone()),
         };
         Ok((order, there))
     }
@@ -323,8 +347,21 @@ fn reloaded(old: Vec<JobSpec>, new: Result<Selection, CliError>) -> Vec<JobSpec>
     new.jobs.into_iter().chain(kept).collect()
 }
 
+/// The log and the audit.
+struct Files {
+    log: JobLog,
+    audit: Audit,
+}
+
+impl Files {
+    fn flush(&self) {
+        self.log.flush();
+        self.audit.flush();
+    }
+}
+
 /// The screen, the log and the audit.
-fn with_files(spec: &JobSpec, year: Option<i16>, screen: &JobScreen) -> Listener {
+fn with_files(spec: &JobSpec, year: Option<i16>, screen: &JobScreen) -> (Listener, Arc<Files>) {
     let listener = screen.listener();
     let year = year.unwrap_or_else(this_year);
     let complain = || {
@@ -333,13 +370,16 @@ fn with_files(spec: &JobSpec, year: Option<i16>, screen: &JobScreen) -> Listener
     };
     let log = JobLog::new(&spec.log_dir, &spec.key, year, complain());
     let audit = Audit::new(&spec.log_dir, &spec.key, year, complain());
-    Arc::new(move |event| {
+    let files = Arc::new(Files { log, audit });
+    let of = Arc::clone(&files);
+    let listener: Listener = Arc::new(move |event| {
         listener(event);
-        audit.note(event);
+        of.audit.note(event);
         if let Some((level, text)) = log_line(event) {
-            log.line(level, &text);
+            of.log.line(level, &text);
         }
-    })
+    });
+    (listener, files)
 }
 
 fn log_line(event: &JobEvent) -> Option<(Level, String)> {

@@ -27,6 +27,8 @@ pub struct MemRun {
     shared: Arc<Shared>,
     own: Process,
     id: i64,
+    /// What went wrong with what was told without waiting.
+    late: Mutex<Option<LedgerError>>,
 }
 
 #[derive(Debug, Default)]
@@ -106,13 +108,13 @@ impl Book for MemBook {
         let id = tables.last;
         tables.runs.insert(id, owner);
         drop(tables);
-        Ok(MemRun { shared: self.shared.clone(), own, id })
+        Ok(MemRun { shared: self.shared.clone(), own, id, late: Mutex::default() })
     }
 }
 
 impl Ledger for MemRun {
     async fn claim(&self, entity: Entity, temp: RelPath, hold: Hold) -> Result<Claim, LedgerError> {
-        self.shared.called()?;
+        self.called()?;
         let now = self.shared.now();
         let mut tables = self.shared.lock();
         tables.alive(self.id)?;
@@ -122,8 +124,19 @@ impl Ledger for MemRun {
         Ok(tables.claim(self.id, entity, temp, hold, now))
     }
 
+    async fn claim_all(
+        &self,
+        wanted: Vec<(Entity, RelPath, Hold)>,
+    ) -> Result<Vec<Claim>, LedgerError> {
+        let mut claims = Vec::new();
+        for (entity, temp, hold) in wanted {
+            claims.push(self.claim(entity, temp, hold).await?);
+        }
+        Ok(claims)
+    }
+
     async fn renew(&self, lease: Duration) -> Result<(), LedgerError> {
-        self.shared.called()?;
+        self.called()?;
         let until = self.shared.until(lease);
         let mut tables = self.shared.lock();
         tables.alive(self.id)?.lease = until;
@@ -131,16 +144,13 @@ impl Ledger for MemRun {
     }
 
     async fn record(&self, id: i64, state: State) -> Result<(), LedgerError> {
-        self.change(id, |line| {
-            rules::advance(id, &line.record.state, &state)?;
-            if matches!(state, State::Finished { .. }) {
-                line.held = None;
-            }
-            line.ranges.clear();
-            line.record.error = None;
-            line.record.state = state;
-            Ok(())
-        })
+        self.move_on(id, state)
+    }
+
+    fn finish(&self, id: i64, state: State) {
+        if let Err(error) = self.move_on(id, state) {
+            *self.late.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        }
     }
 
     fn written(&self, id: i64, range: Range<u64>, digest: u128) {
@@ -154,7 +164,7 @@ impl Ledger for MemRun {
 
     async fn restart(&self, id: i64, temp: RelPath) -> Result<(), LedgerError> {
         self.change(id, |line| {
-            rules::restart(id, &line.record.state)?;
+            rules::restart(id, rules::rank(&line.record.state))?;
             line.ranges.clear();
             line.record.state = State::Claimed { temp };
             Ok(())
@@ -170,7 +180,7 @@ impl Ledger for MemRun {
     }
 
     async fn forget(&self, id: i64) -> Result<(), LedgerError> {
-        self.change(id, |line| rules::forget(id, &line.record.state))?;
+        self.change(id, |line| rules::forget(id, rules::rank(&line.record.state)))?;
         let mut tables = self.shared.lock();
         if let Some(line) = tables.lines.remove(&id) {
             tables.ids.remove(&line.record.entity);
@@ -179,7 +189,7 @@ impl Ledger for MemRun {
     }
 
     async fn open(&self, job: &str) -> Result<Vec<Record>, LedgerError> {
-        self.shared.called()?;
+        self.called()?;
         let tables = self.shared.lock();
         let records = tables.lines.values().map(|line| &line.record);
         let is_open = |record: &&Record| {
@@ -189,7 +199,7 @@ impl Ledger for MemRun {
     }
 
     async fn known(&self, entities: Vec<Entity>) -> Result<Vec<Option<Record>>, LedgerError> {
-        self.shared.called()?;
+        self.called()?;
         let tables = self.shared.lock();
         let line = |entity: &Entity| tables.lines.get(tables.ids.get(entity)?);
         let record = |entity| line(entity).map(|line| line.record.clone());
@@ -197,26 +207,46 @@ impl Ledger for MemRun {
     }
 
     async fn first_seen(&self, entity: &Entity) -> Result<i64, LedgerError> {
-        self.shared.called()?;
+        self.called()?;
         let now = self.shared.now();
         let mut tables = self.shared.lock();
         Ok(*tables.seen.entry(entity.clone()).or_insert(now))
     }
 
     async fn end(&self, _summary: &JobSummary) -> Result<(), LedgerError> {
-        self.shared.called()?;
+        self.called()?;
         self.shared.lock().runs.remove(&self.id);
         Ok(())
     }
 }
 
 impl MemRun {
+    fn called(&self) -> Result<(), LedgerError> {
+        match self.late.lock().unwrap_or_else(PoisonError::into_inner).clone() {
+            Some(error) => Err(error),
+            None => self.shared.called(),
+        }
+    }
+
+    fn move_on(&self, id: i64, state: State) -> Result<(), LedgerError> {
+        self.change(id, |line| {
+            rules::advance(id, rules::rank(&line.record.state), rules::rank(&state))?;
+            if matches!(state, State::Finished { .. }) {
+                line.held = None;
+            }
+            line.ranges.clear();
+            line.record.error = None;
+            line.record.state = state;
+            Ok(())
+        })
+    }
+
     fn change(
         &self,
         id: i64,
         change: impl FnOnce(&mut Line) -> Result<(), String>,
     ) -> Result<(), LedgerError> {
-        self.shared.called()?;
+        self.called()?;
         let now = self.shared.now();
         let mut tables = self.shared.lock();
         let line = tables.held(self.id, id)?;

@@ -161,11 +161,20 @@ pub trait Ledger: Send + Sync {
         temp: RelPath,
         hold: Hold,
     ) -> impl Future<Output = Result<Claim, LedgerError>> + Send;
+    /// As [`Ledger::claim`] for many entities at once, in their order.
+    fn claim_all(
+        &self,
+        wanted: Vec<(Entity, RelPath, Hold)>,
+    ) -> impl Future<Output = Result<Vec<Claim>, LedgerError>> + Send;
     /// Keeps this run and its claims for another `lease`.
     fn renew(&self, lease: Duration) -> impl Future<Output = Result<(), LedgerError>> + Send;
     /// Moves an entity on. States only go forward; what is `Finished` is given back as well.
     fn record(&self, id: i64, state: State)
     -> impl Future<Output = Result<(), LedgerError>> + Send;
+    /// As [`Ledger::record`], told without waiting: durable within a fraction of a second, and when
+    /// the run ends. Only for what a crash may take back, as another look finds it out again. What
+    /// goes wrong is the error of a later call, of [`Ledger::end`] at the latest.
+    fn finish(&self, id: i64, state: State);
     /// Notes a written range of a claimed entity's temp. Told without waiting; durable at some time.
     fn written(&self, id: i64, range: Range<u64>, digest: u128);
     /// Forgets the ranges of an entity that is `Claimed`, or `Verified` with a temp that is broken:

@@ -2,6 +2,9 @@
 
 use super::State;
 
+const CLAIMED: i64 = 1;
+const VERIFIED: i64 = 2;
+
 /// Why a call is refused though the ledger works: our own mistake, or another run was faster.
 pub(super) fn lost(id: i64) -> String {
     format!(
@@ -10,27 +13,27 @@ pub(super) fn lost(id: i64) -> String {
     )
 }
 
-/// Whether a line may go from one state to another.
-pub(super) fn advance(id: i64, from: &State, to: &State) -> Result<(), String> {
-    match rank(to) >= rank(from) {
+/// Whether a line may go from one state to another, by their numbers.
+pub(super) fn advance(id: i64, from: i64, to: i64) -> Result<(), String> {
+    match to >= from {
         true => Ok(()),
-        false => Err(format!("line {id} cannot go back from {} to {}", name(from), name(to))),
+        false => Err(format!("line {id} cannot go back from {} to {}", name_of(from), name_of(to))),
     }
 }
 
 /// Whether a line may begin afresh.
-pub(super) fn restart(id: i64, from: &State) -> Result<(), String> {
+pub(super) fn restart(id: i64, from: i64) -> Result<(), String> {
     match from {
-        State::Claimed { .. } | State::Verified { .. } => Ok(()),
-        _ => Err(format!("line {id} is {} and cannot begin afresh", name(from))),
+        CLAIMED | VERIFIED => Ok(()),
+        _ => Err(format!("line {id} is {} and cannot begin afresh", name_of(from))),
     }
 }
 
 /// Whether a line may be dropped.
-pub(super) fn forget(id: i64, from: &State) -> Result<(), String> {
+pub(super) fn forget(id: i64, from: i64) -> Result<(), String> {
     match from {
-        State::Claimed { .. } => Ok(()),
-        _ => Err(format!("line {id} is {} and cannot be forgotten", name(from))),
+        CLAIMED => Ok(()),
+        _ => Err(format!("line {id} is {} and cannot be forgotten", name_of(from))),
     }
 }
 
@@ -38,20 +41,15 @@ pub(super) fn forget(id: i64, from: &State) -> Result<(), String> {
 /// seen and never claimed.
 pub(super) fn rank(state: &State) -> i64 {
     match state {
-        State::Claimed { .. } => 1,
-        State::Verified { .. } => 2,
+        State::Claimed { .. } => CLAIMED,
+        State::Verified { .. } => VERIFIED,
         State::Delivered { .. } => 3,
         State::Leaving { .. } => 4,
         State::Finished { .. } => 5,
     }
 }
 
-/// A state for people.
-pub(super) fn name(state: &State) -> &'static str {
-    name_of(rank(state))
-}
-
-/// As [`name`], of its number.
+/// A state for people, of its number.
 pub(super) fn name_of(rank: i64) -> &'static str {
     match rank {
         0 => "seen",

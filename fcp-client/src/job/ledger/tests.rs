@@ -177,6 +177,49 @@ async fn another_version_is_another_entity(bench: &impl Bench) {
     }
 }
 
+async fn many_are_claimed_at_once_each_as_it_is(bench: &impl Bench) {
+    let book = bench.book(Process::own());
+    let (run, other) = (begin(&book).await, begin(&book).await);
+    let done = new(claim(&run, "A", Hold::Shared).await);
+    run.record(done, finished()).await.unwrap();
+    let wish = |name: &str| (entity("A", name), path(&format!(".tmp.{name}")), Hold::Shared);
+    new(other.claim(entity("A", "theirs"), temp(), Hold::Shared).await.unwrap());
+    let wishes = ["b", "x", "theirs", "a", "b"].map(wish).to_vec();
+    let claims = run.claim_all(wishes).await.unwrap();
+    let (b, a) = (new(claims[0].clone()), new(claims[3].clone()));
+    assert!(matches!(&claims[1], Claim::Done(record) if record.id == done));
+    assert!(matches!(claims[2], Claim::Taken { .. }) && matches!(claims[4], Claim::Taken { .. }));
+    assert_eq!(run.open("A").await.unwrap().len(), 3);
+    run.record(b, verified()).await.unwrap();
+    run.forget(a).await.unwrap();
+    assert!(run.claim_all(Vec::new()).await.unwrap().is_empty());
+    run.end(&JobSummary::default()).await.unwrap();
+    run.claim_all([wish("c")].to_vec()).await.unwrap_err();
+}
+
+async fn s20_what_is_finished_without_waiting_is_durable_at_the_end(bench: &impl Bench) {
+    let book = bench.book(Process::own());
+    let run = begin(&book).await;
+    let id = new(claim(&run, "A", Hold::Shared).await);
+    run.record(id, verified()).await.unwrap();
+    run.finish(id, finished());
+    run.end(&JobSummary::default()).await.unwrap();
+    let run = begin(&book).await;
+    assert!(matches!(claim(&run, "A", Hold::Shared).await, Claim::Done(_)));
+}
+
+async fn what_could_not_be_finished_is_told_by_the_end(bench: &impl Bench) {
+    let book = bench.book(Process::own());
+    let (run, other) = (begin(&book).await, begin(&book).await);
+    let id = new(claim(&other, "A", Hold::Shared).await);
+    run.finish(id, finished());
+    let error = run.end(&JobSummary::default()).await.unwrap_err().to_string();
+    assert!(error.contains("not held by this run"), "{error}");
+    run.open("A").await.unwrap_err();
+    // Only that run's.
+    other.record(id, verified()).await.unwrap();
+}
+
 async fn s24_what_one_run_holds_no_other_gets(bench: &impl Bench) {
     let (here, there) = (bench.book(Process::own()), bench.book(Process::own()));
     let (one, two) = (begin(&here).await, begin(&there).await);
@@ -333,6 +376,9 @@ conformance!(
     a_file_goes_its_way_once,
     what_went_and_is_there_again_begins_anew,
     another_version_is_another_entity,
+    many_are_claimed_at_once_each_as_it_is,
+    s20_what_is_finished_without_waiting_is_durable_at_the_end,
+    what_could_not_be_finished_is_told_by_the_end,
     s24_what_one_run_holds_no_other_gets,
     s24_two_jobs_share_a_file_unless_one_puts_it_away,
     s20_a_dead_owner_loses_at_once_and_a_distant_one_with_its_lease,

@@ -10,13 +10,24 @@ use crate::job::ledger::{Claim, Ledger, LedgerError, Record, State};
 use crate::job::plan::{self, Candidate, Expect, Skip, Stays, Take};
 use crate::location::copy::Proof;
 
-/// Copies a file that the plan takes.
-pub(super) async fn take<L: Ledger + 'static>(run: &Arc<Run<L>>, take: Take, worker: usize) -> End {
+/// Copies a file that the plan takes, claimed or to be claimed.
+pub(super) async fn take<L: Ledger + 'static>(
+    run: &Arc<Run<L>>,
+    take: Take,
+    claim: Option<Claim>,
+    worker: usize,
+) -> End {
     let Some(temp) = plan::temp_path(&take.to, None) else {
         return End::Skipped(Skip::NoName("too long".to_owned()));
     };
-    let entity = run.entity(&take.candidate.path, &take.candidate.meta);
-    match run.ledger.claim(entity, temp.clone(), run.hold()).await {
+    let claim = match claim {
+        Some(claim) => Ok(claim),
+        None => {
+            let entity = run.entity(&take.candidate.path, &take.candidate.meta);
+            run.ledger.claim(entity, temp.clone(), run.hold()).await
+        }
+    };
+    match claim {
         Ok(Claim::New(id)) => File::new(run, id, take, temp, worker).live().await,
         Ok(Claim::Resumed(record, ranges)) => {
             File::new(run, record.id, take, temp, worker).resumed(record, ranges).live().await

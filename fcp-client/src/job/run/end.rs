@@ -33,7 +33,17 @@ impl<L: Ledger + 'static> File<'_, L> {
             self.sync_source().await?;
         }
         let (to, hash) = (self.final_name().clone(), self.hash());
-        self.record(State::Finished { to, hash, action: action.clone(), gone }).await?;
+        let state = State::Finished { to, hash, action: action.clone(), gone };
+        match self.state {
+            // A look at both ends would find nothing to do, or what was there already.
+            State::Claimed { .. } => self.record(state).await?,
+            // Lost in a crash, the next run comes here again: a temp that is gone was delivered,
+            // and a source that is gone or is to stay is left alone.
+            _ => {
+                self.run.ledger.finish(self.id, state.clone());
+                self.state = state;
+            }
+        }
         Ok(action)
     }
 

@@ -5,6 +5,7 @@
 //! was begun can be gone on with.
 
 mod after;
+mod ahead;
 mod claim;
 mod connect;
 mod content;
@@ -74,6 +75,9 @@ pub struct Order {
     pub folders: Vec<RelPath>,
     /// The year that was asked for.
     pub year: Option<i16>,
+    /// Where large files are worked on, with the connections that are made for them; where the
+    /// others are, if there is no such place.
+    pub large: Option<tokio::runtime::Handle>,
 }
 
 /// Runs a job; the job's lock is the caller's. Everything that happens goes to `listener`.
@@ -109,6 +113,12 @@ where
         () = run.stop.over_for(GRACE) => {}
     }
     renewing.abort();
+    // What was told without waiting is durable, or broke the run, before that is summed up.
+    if !run.stop.is_over()
+        && let Err(error) = run.ledger.renew(LEASE).await
+    {
+        run.stop.halt(Halt::Broken(error.to_string()));
+    }
     let summary = summary(&run.tell, &run.stop, began);
     if let Err(error) = run.ledger.end(&summary).await {
         run.tell.note(error.to_string());

@@ -4,19 +4,21 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fcp_proto::path::RelPath;
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::Run;
+use super::ahead::Ahead;
 use super::claim;
 use super::file::{self, End, File};
-use crate::job::ledger::Ledger;
+use crate::job::ledger::{Claim, Ledger};
 use crate::job::plan::Decision;
 
 /// Shares of one worker.
 const SHARES: u32 = 16;
 /// From this length in bytes on a file takes a worker for itself.
-const LARGE: u64 = 1 << 20;
+pub(super) const LARGE: u64 = 1 << 20;
 
 /// The workers of a run: who has a share, and room for those who want one.
 pub(super) struct Workers {
@@ -66,7 +68,8 @@ pub(super) async fn work<L: Ledger + 'static>(run: &Arc<Run<L>>, decisions: Vec<
     announce(run, &decisions);
     let workers = Workers::new(run.spec().max_workers);
     let mut tasks = JoinSet::new();
-    for decision in decisions {
+    let mut ahead = Ahead::new(run, decisions);
+    while let Some((decision, claim)) = ahead.next().await {
         let size = match &decision {
             Decision::Skip { path, why } => {
                 run.tell.skipped(path, why);
@@ -75,11 +78,30 @@ pub(super) async fn work<L: Ledger + 'static>(run: &Arc<Run<L>>, decisions: Vec<
             Decision::Take(take) => take.candidate.meta.size,
             Decision::There { candidate, .. } => candidate.meta.size,
         };
-        let Some(share) = claim_share(run, &workers, size, &mut tasks).await else { break };
+        let Some(share) = claim_share(run, &workers, size, &mut tasks).await else {
+            ahead.unused(claim);
+            break;
+        };
         let run = Arc::clone(run);
-        tasks.spawn(async move { one(&run, decision, &share).await });
+        let threads = run.order.large.clone();
+        let work = async move { one(&run, decision, claim, &share).await };
+        spawn(&mut tasks, threads, size, work);
     }
     bury(run, &mut tasks).await;
+    ahead.give_back().await;
+}
+
+/// Starts the work for a file of so many bytes where it belongs.
+pub(super) fn spawn(
+    tasks: &mut JoinSet<()>,
+    large: Option<Handle>,
+    size: u64,
+    work: impl Future<Output = ()> + Send + 'static,
+) {
+    match large.filter(|_| size >= LARGE) {
+        Some(threads) => tasks.spawn_on(work, &threads),
+        None => tasks.spawn(work),
+    };
 }
 
 /// Waits for what still runs. A task that ended by a mistake of ours is a failure, not silence.
@@ -123,12 +145,17 @@ fn announce<L>(run: &Run<L>, decisions: &[Decision]) {
     run.tell.planning(files, bytes);
 }
 
-async fn one<L: Ledger + 'static>(run: &Arc<Run<L>>, decision: Decision, share: &Share) {
+async fn one<L: Ledger + 'static>(
+    run: &Arc<Run<L>>,
+    decision: Decision,
+    claim: Option<Claim>,
+    share: &Share,
+) {
     match decision {
         Decision::Take(take) => {
             let (path, size) = (take.candidate.path.clone(), take.candidate.meta.size);
             run.tell.started(&path, size, share.worker);
-            let end = claim::take(run, take, share.worker).await;
+            let end = claim::take(run, take, claim, share.worker).await;
             told(run, &path, end, false);
         }
         Decision::There { candidate, to } => {

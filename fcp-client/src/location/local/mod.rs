@@ -1,6 +1,7 @@
 //! Folders of this machine.
 
 mod clock;
+mod dirs;
 mod error;
 mod file;
 mod open;
@@ -38,6 +39,9 @@ pub struct Local {
 struct Inner {
     base: Dir,
     name: Arc<str>,
+    dirs: dirs::Dirs,
+    /// All content is in memory.
+    memory: bool,
     /// A call may wait for another machine.
     far: bool,
     grain: Duration,
@@ -72,7 +76,8 @@ impl Local {
         let system = base.fs_magic().map_or(open::System::Near, open::System::of);
         let grain = if system == open::System::Fat { FAT_GRAIN } else { Duration::from_nanos(1) };
         let far = system == open::System::Far;
-        Local { inner: Arc::new(Inner { base, name, far, grain }) }
+        let (dirs, memory) = (dirs::Dirs::default(), system == open::System::Memory);
+        Local { inner: Arc::new(Inner { base, name, dirs, memory, far, grain }) }
     }
 
     /// One that is treated as if it lay behind a network.
@@ -81,7 +86,8 @@ impl Local {
         let (name, grain) = (open::name_of(path), Duration::from_nanos(1));
         #[allow(clippy::unwrap_used)]
         let base = Dir::open_user(path).unwrap();
-        Local { inner: Arc::new(Inner { base, name, far: true, grain }) }
+        let (dirs, memory) = (dirs::Dirs::default(), false);
+        Local { inner: Arc::new(Inner { base, name, dirs, memory, far: true, grain }) }
     }
 
     /// As [`super::Location::capabilities`].
@@ -158,13 +164,13 @@ impl Local {
 
     /// As [`super::Location::rename_new`].
     pub async fn rename_new(&self, from: &RelPath, to: &RelPath) -> Result<()> {
-        let done = self.two(from, to, |a, b| a.dir.rename_noreplace_to(&a.name, &b.dir, &b.name));
+        let done = self.two(from, to, |a, from, b, to| a.rename_noreplace_to(from, b, to));
         done.await.map_err(|error| self.rename_failed(from, to, &error))
     }
 
     /// As [`super::Location::replace`].
     pub async fn replace(&self, from: &RelPath, to: &RelPath) -> Result<()> {
-        let done = self.two(from, to, |a, b| a.dir.rename_to(&a.name, &b.dir, &b.name));
+        let done = self.two(from, to, |a, from, b, to| a.rename_to(from, b, to));
         done.await.map_err(|error| self.rename_failed(from, to, &error))
     }
 
@@ -264,17 +270,22 @@ impl Local {
         &self,
         from: &RelPath,
         to: &RelPath,
-        work: impl FnOnce(&Spot, &Spot) -> io::Result<()> + Send + 'static,
+        work: impl Fn(&Dir, &Name, &Dir, &Name) -> io::Result<()> + Send + 'static,
     ) -> io::Result<()> {
         let (inner, from, to) = (Arc::clone(&self.inner), from.clone(), to.clone());
         self.run(move || {
+            if let (Some((dir, _)), Some((same, to))) = (from.split_last(), to.split_last())
+                && dir == same
+            {
+                return inner.work(&from, |dir, from| work(dir, from, dir, &to));
+            }
             let from = Spot::of(&inner.base, &from)?;
             let to = Spot::of(&inner.base, &to).map_err(|error| match error.kind() {
                 // Nothing is said of `from`, which somebody may think moved already.
                 io::ErrorKind::NotFound => io::ErrorKind::NotADirectory.into(),
                 _ => error,
             })?;
-            work(&from, &to)
+            work(&from.dir, &from.name, &to.dir, &to.name)
         })
         .await
     }
@@ -304,6 +315,22 @@ impl Local {
         let mut failed = self.failed(Op::Rename, from, error);
         failed.path = format!("{from} to {to}");
         failed
+    }
+}
+
+impl Inner {
+    /// Does something with a name in a folder that may have been opened a moment ago. Behind a
+    /// network nothing is kept: what is held open there may be stale.
+    fn work<T>(
+        &self,
+        path: &RelPath,
+        mut work: impl FnMut(&Dir, &Name) -> io::Result<T>,
+    ) -> io::Result<T> {
+        if self.far {
+            let spot = Spot::of(&self.base, path)?;
+            return work(&spot.dir, &spot.name);
+        }
+        self.dirs.work(&self.base, path, work)
     }
 }
 

@@ -19,6 +19,8 @@ pub(super) fn name_of(path: &Path) -> Arc<str> {
 pub(super) enum System {
     /// A file system of this machine.
     Near,
+    /// One that is all memory.
+    Memory,
     /// One with steps of two seconds.
     Fat,
     /// One behind a network, or behind another program.
@@ -29,6 +31,7 @@ impl System {
     /// By its magic number, as in `statfs(2)`.
     pub(super) fn of(magic: u64) -> System {
         match magic {
+            0x0102_1994 | 0x8584_58f6 => System::Memory,
             0x4d44 => System::Fat,
             // NFS, SMB, CIFS, SMB2, FUSE, AFS, Ceph, 9p, Coda.
             0x6969 | 0x517b | 0xff53_4d42 | 0xfe53_4d42 | 0x6573_5546 | 0x5346_414f

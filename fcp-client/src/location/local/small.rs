@@ -5,15 +5,20 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use fcp_common::fs::{Dir, Stat};
-use fcp_proto::path::RelPath;
+use fcp_proto::path::{Name, RelPath};
 
-use super::{Inner, Local, Spot, file, off};
+use super::{Inner, Local, file, off};
 use crate::location::{LocationError, Meta, Op, Reason, Result, SetMeta};
 
-/// Reads the content on a thread that may wait, as it may lie on a cold disk.
+/// Reads what is in memory at once, which costs less than the way to another thread and back, and
+/// the rest on a thread that may wait, as it may lie on a cold disk.
 pub(super) async fn read(local: &Local, path: &RelPath, size: u64) -> Result<(Bytes, Meta)> {
     let (inner, from) = (Arc::clone(&local.inner), path.clone());
-    let done = off(move || read_all(&inner.base, &from, size)).await;
+    let done = match read_ready(&inner, &from, size) {
+        Ok(Some(done)) => Ok(done),
+        Ok(None) => off(move || inner.work(&from, |dir, name| read_all(dir, name, size))).await,
+        Err(error) => Err(error),
+    };
     let (content, stat) = done.map_err(|error| local.failed(Op::Open, path, &error))?;
     if content.len() as u64 == size && stat.size == size {
         return Ok((content.into(), stat.into()));
@@ -22,17 +27,41 @@ pub(super) async fn read(local: &Local, path: &RelPath, size: u64) -> Result<(By
     Err(LocationError::new(local.name(), Op::Read, path.as_bytes(), Reason::Changed, text))
 }
 
-fn read_all(base: &Dir, path: &RelPath, size: u64) -> io::Result<(Vec<u8>, Stat)> {
-    let spot = Spot::of(base, path)?;
-    let (file, stat) = spot.dir.open_file(&spot.name)?;
+/// `None` where it might wait.
+fn read_ready(inner: &Inner, path: &RelPath, size: u64) -> io::Result<Option<(Vec<u8>, Stat)>> {
+    if inner.far {
+        return Ok(None);
+    }
+    if inner.memory {
+        return inner.work(path, |dir, name| read_all(dir, name, size)).map(Some);
+    }
+    inner.work(path, |dir, name| {
+        let (file, stat) = dir.open_file(name)?;
+        if stat.size != size {
+            return Ok(Some((Vec::new(), stat)));
+        }
+        let mut content = room(size)?;
+        match file.read_ready_at(&mut content, 0)? {
+            Some(read) if read == content.len() => Ok(Some((content, file.stat()?))),
+            _ => Ok(None),
+        }
+    })
+}
+
+fn read_all(dir: &Dir, name: &Name, size: u64) -> io::Result<(Vec<u8>, Stat)> {
+    let (file, stat) = dir.open_file(name)?;
     if stat.size != size {
         return Ok((Vec::new(), stat));
     }
-    let length = usize::try_from(size).map_err(|_| io::ErrorKind::OutOfMemory)?;
-    let mut content = vec![0; length];
+    let mut content = room(size)?;
     let read = file.read_full_at(&mut content, 0)?;
     content.truncate(read);
     Ok((content, file.stat()?))
+}
+
+fn room(size: u64) -> io::Result<Vec<u8>> {
+    let length = usize::try_from(size).map_err(|_| io::ErrorKind::OutOfMemory)?;
+    Ok(vec![0; length])
 }
 
 /// Writes into the page cache, where it costs less than the way to another thread; only what waits
@@ -61,8 +90,7 @@ fn write_all(
     meta: SetMeta,
     durable: bool,
 ) -> io::Result<io::Result<()>> {
-    let spot = Spot::of(&inner.base, path)?;
-    let file = spot.dir.create_new(&spot.name, 0o600)?;
+    let file = inner.work(path, |dir, name| dir.create_new(name, 0o600))?;
     let finish = || file::finish(&file, content.len() as u64, meta, durable, inner.far);
     Ok(file.write_all_at(content, 0).and_then(|()| finish()))
 }

@@ -160,7 +160,7 @@ impl Sftp {
 
     /// As [`super::Location::read_small`].
     pub async fn read_small(&self, path: &RelPath, size: u64) -> Result<(Bytes, Meta)> {
-        small::read(&self.wide_spot(path).await?, size).await
+        small::read(&self.crowd_spot(path).await?, size).await
     }
 
     /// As [`super::Location::write_small`].
@@ -171,7 +171,7 @@ impl Sftp {
         meta: SetMeta,
         durable: bool,
     ) -> Result<()> {
-        small::write(&self.wide_spot(path).await?, content, meta, durable).await
+        small::write(&self.crowd_spot(path).await?, content, meta, durable).await
     }
 
     /// As [`super::Location::rename_new`].
@@ -244,15 +244,17 @@ impl Sftp {
         Ok(Spot { sftp: self, path, full: self.full(path), lease: self.inner.pool.share().await? })
     }
 
-    /// A name, and a session of its own while there are enough: for content, of which many files
-    /// are on their way at a time.
+    /// A name, and a session of its own while there are enough: for large content.
     async fn wide_spot<'a>(&'a self, path: &'a RelPath) -> Result<Spot<'a>> {
-        Ok(Spot {
-            sftp: self,
-            path,
-            full: self.full(path),
-            lease: self.inner.pool.acquire().await?,
-        })
+        let lease = self.inner.pool.acquire().await?;
+        Ok(Spot { sftp: self, path, full: self.full(path), lease })
+    }
+
+    /// A name, and a session that is not crowded: for small files, of which many are on their way
+    /// at a time.
+    async fn crowd_spot<'a>(&'a self, path: &'a RelPath) -> Result<Spot<'a>> {
+        let lease = self.inner.pool.crowd().await?;
+        Ok(Spot { sftp: self, path, full: self.full(path), lease })
     }
 
     fn full(&self, path: &RelPath) -> Vec<u8> {

@@ -3,21 +3,29 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use fcp_common::private::Process;
 use rusqlite::{Connection, Statement};
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::schema::{failed, told};
 use crate::job::ledger::LedgerError;
 
-/// Those who were answered together call again at about the same time: the next transaction waits
-/// so long for as many. Well under a wait for the disk.
+/// So long a transaction waits for more calls while they keep coming: what a file's work waits
+/// itself, less than a wait for most disks. Asleep: callers do not have to wake the thread.
 const GATHER: Duration = Duration::from_millis(1);
+
+/// Such waits for one transaction, while those who were answered by the last one are not back.
+const NAPS: u32 = 3;
+
+/// A transaction with one call each, so many of them one right after the other, are several callers
+/// all the same.
+const STREAK: u32 = 3;
 
 /// What nobody waits for becomes durable after this time at the latest.
 const LAZY: Duration = Duration::from_millis(200);
@@ -102,7 +110,8 @@ impl Actor {
         work: impl FnOnce(&mut Tx<'_, '_>) -> Result<T, Refused> + Send + 'static,
     ) -> Result<T, LedgerError> {
         let (reply, answer) = oneshot::channel();
-        self.send(Typed { work: Some(work), done: None, reply: Some(reply) });
+        let home = Handle::try_current().ok();
+        self.send(Typed { work: Some(work), done: None, reply: Reply::To(reply, home) });
         answer.await.unwrap_or_else(|_| Err(told(&self.path, "its writer has stopped")))
     }
 
@@ -111,7 +120,16 @@ impl Actor {
         &self,
         work: impl FnOnce(&mut Tx<'_, '_>) -> Result<(), Refused> + Send + 'static,
     ) {
-        self.send(Typed { work: Some(work), done: None, reply: None });
+        self.send(Typed { work: Some(work), done: None, reply: Reply::Nobody });
+    }
+
+    /// As [`Actor::tell`]; what goes wrong is kept in `late`.
+    pub(super) fn tell_of(
+        &self,
+        late: &Late,
+        work: impl FnOnce(&mut Tx<'_, '_>) -> Result<(), Refused> + Send + 'static,
+    ) {
+        self.send(Typed { work: Some(work), done: None, reply: Reply::Late(late.clone()) });
     }
 
     pub(super) fn commits(&self) -> u64 {
@@ -120,9 +138,11 @@ impl Actor {
 
     fn send(&self, call: impl Call + 'static) {
         let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(calls) = &*calls {
-            // A stopped writer drops the call, and with it what its caller waits for.
-            let _ = calls.send(Box::new(call));
+        if let Some(calls) = &*calls
+            && let Err(stopped) = calls.send(Box::new(call))
+        {
+            let stop = told(&self.path, "its writer has stopped");
+            stopped.0.answer(Err(stop), &self.path);
         }
     }
 }
@@ -139,6 +159,8 @@ impl Drop for Actor {
 /// One call of whatever kind.
 trait Call: Send {
     fn is_waited_for(&self) -> bool;
+    /// Where its caller waits.
+    fn home(&self) -> Option<&Handle>;
     fn run(&mut self, tx: &mut Tx<'_, '_>) -> rusqlite::Result<()>;
     fn answer(self: Box<Self>, committed: Result<(), LedgerError>, path: &Path);
 }
@@ -146,7 +168,25 @@ trait Call: Send {
 struct Typed<T, F> {
     work: Option<F>,
     done: Option<Result<T, String>>,
-    reply: Option<oneshot::Sender<Result<T, LedgerError>>>,
+    reply: Reply<T>,
+}
+
+/// Who hears what a call came to.
+enum Reply<T> {
+    To(oneshot::Sender<Result<T, LedgerError>>, Option<Handle>),
+    Late(Late),
+    Nobody,
+}
+
+/// Keeps the first error of what nobody waited for. Clones are the same one.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Late(Arc<OnceLock<LedgerError>>);
+
+impl Late {
+    /// The error, if there was one.
+    pub(super) fn check(&self) -> Result<(), LedgerError> {
+        self.0.get().map_or(Ok(()), |error| Err(error.clone()))
+    }
 }
 
 impl<T: Send, F> Call for Typed<T, F>
@@ -154,7 +194,14 @@ where
     F: FnOnce(&mut Tx<'_, '_>) -> Result<T, Refused> + Send,
 {
     fn is_waited_for(&self) -> bool {
-        self.reply.is_some()
+        matches!(self.reply, Reply::To(..))
+    }
+
+    fn home(&self) -> Option<&Handle> {
+        match &self.reply {
+            Reply::To(_, home) => home.as_ref(),
+            Reply::Late(_) | Reply::Nobody => None,
+        }
     }
 
     fn run(&mut self, tx: &mut Tx<'_, '_>) -> rusqlite::Result<()> {
@@ -173,8 +220,14 @@ where
             (Ok(()), None) => Err(told(path, "its writer has stopped")),
             (Err(error), _) => Err(error),
         };
-        if let Some(reply) = self.reply {
-            let _ = reply.send(answer);
+        match (self.reply, answer) {
+            (Reply::To(reply, _), answer) => {
+                let _ = reply.send(answer);
+            }
+            (Reply::Late(late), Err(error)) => {
+                let _ = late.0.set(error);
+            }
+            (Reply::Late(_) | Reply::Nobody, _) => {}
         }
     }
 }
@@ -189,10 +242,10 @@ impl Writer {
     fn run(self, connection: Connection, queue: &Receiver<Box<dyn Call>>) {
         {
             let mut statements = Statements { connection: &connection, prepared: HashMap::new() };
-            let mut last = 0;
-            while let Some(group) = gather(queue, last) {
-                last = group.iter().filter(|call| call.is_waited_for()).count();
+            let mut pace = Pace::default();
+            while let Some(group) = pace.gather(queue) {
                 self.commit(group, &mut statements);
+                pace.ended = Some(Instant::now());
             }
         }
         // Puts the WAL back into the file, so that a copy of it alone is whole.
@@ -206,7 +259,18 @@ impl Writer {
         }
         self.commits.fetch_add(1, Ordering::Relaxed);
         let done = done.map_err(|error| failed(&self.path, &error));
-        group.into_iter().for_each(|call| call.answer(done.clone(), &self.path));
+        let path = self.path.clone();
+        // First, so that whoever is answered finds what went wrong with what was told before.
+        let (group, told): (Vec<_>, Vec<_>) = group.into_iter().partition(|c| c.is_waited_for());
+        told.into_iter().for_each(|call| call.answer(done.clone(), &path));
+        let home = group.iter().find_map(|call| call.home()).cloned();
+        let answer = move || group.into_iter().for_each(|call| call.answer(done.clone(), &path));
+        match home {
+            // Callers that are woken there wake each other, which costs nothing, and not each one a
+            // thread that sleeps.
+            Some(home) => drop(home.spawn(async move { answer() })),
+            None => answer(),
+        }
     }
 
     fn transaction(
@@ -225,26 +289,69 @@ impl Writer {
     }
 }
 
-/// The calls of the next transaction; `last` is how many waited for the one before. `None` when
-/// there will be no more.
-fn gather(queue: &Receiver<Box<dyn Call>>, last: usize) -> Option<Vec<Box<dyn Call>>> {
-    let mut group = vec![queue.recv().ok()?];
-    let lazy_until = Instant::now() + LAZY;
-    let mut waited = usize::from(group[0].is_waited_for());
-    let mut until = if waited > 0 { Instant::now() + GATHER } else { lazy_until };
-    while group.len() < MOST {
-        let enough = waited > 0 && waited >= last;
-        let left = if enough { Duration::ZERO } else { until - Instant::now().min(until) };
-        match queue.recv_timeout(left) {
-            Ok(call) => {
-                waited += usize::from(call.is_waited_for());
-                group.push(call);
-                if waited == 1 {
-                    until = until.min(Instant::now() + GATHER);
-                }
-            }
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
-        }
+/// How calls come.
+#[derive(Default)]
+struct Pace {
+    /// The end of the last transaction.
+    ended: Option<Instant>,
+    /// How many waited for it.
+    last: usize,
+    /// Transactions before it with one call, one right after the other.
+    alone: u32,
+}
+
+/// The calls of one transaction.
+#[derive(Default)]
+struct Group {
+    calls: Vec<Box<dyn Call>>,
+    waited: usize,
+}
+
+impl Group {
+    fn push(&mut self, call: Box<dyn Call>) {
+        self.waited += usize::from(call.is_waited_for());
+        self.calls.push(call);
     }
-    Some(group)
+
+    fn is_full(&self) -> bool {
+        self.calls.len() >= MOST
+    }
+}
+
+impl Pace {
+    /// The calls of the next transaction; `None` when there will be no more.
+    fn gather(&mut self, queue: &Receiver<Box<dyn Call>>) -> Option<Vec<Box<dyn Call>>> {
+        let mut group = Group::default();
+        group.push(queue.recv().ok()?);
+        let lazy_until = Instant::now() + LAZY;
+        while group.waited == 0 && !group.is_full() {
+            let Ok(call) = queue.recv_timeout(lazy_until - Instant::now().min(lazy_until)) else {
+                break;
+            };
+            group.push(call);
+        }
+        let naps = if self.is_busy() { NAPS } else { 0 };
+        for nap in 0..=naps {
+            while !group.is_full()
+                && let Ok(call) = queue.try_recv()
+            {
+                group.push(call);
+            }
+            // The first nap is worth it as long as more than one is there to come.
+            let enough = nap > 0 && group.waited >= self.last;
+            if nap == naps || enough || group.is_full() {
+                break;
+            }
+            std::thread::sleep(GATHER);
+        }
+        self.alone = if group.waited > 1 { 0 } else { self.alone.saturating_add(1) % (STREAK + 1) };
+        self.last = group.waited;
+        Some(group.calls)
+    }
+
+    /// Whether others are about to call: several did just now.
+    fn is_busy(&self) -> bool {
+        let just_now = self.ended.is_some_and(|at| at.elapsed() < 2 * GATHER);
+        just_now && (self.last > 1 || self.alone >= STREAK)
+    }
 }

@@ -48,28 +48,44 @@ pub(super) fn claim(
         }
         Some((id, Some(record))) => resume(tx, run, id, record, hold, &spot),
         Some((id, None)) => begin(tx, run, id, temp, hold, &spot),
-        None => {
-            let id = insert(tx, &entity)?;
-            begin(tx, run, id, temp, hold, &spot)
-        }
+        None => Ok(Claim::New(insert_claimed(tx, run, &entity, &temp, hold, &spot)?)),
     }
 }
 
-/// Moves a line on.
+/// Claims entities in their order.
+pub(super) fn claim_all(
+    tx: &mut Tx<'_, '_>,
+    run: i64,
+    wanted: Vec<(Entity, RelPath, Hold)>,
+) -> Result<Vec<Claim>, Refused> {
+    let one = |(entity, temp, hold)| claim(tx, run, entity, temp, hold);
+    wanted.into_iter().map(one).collect()
+}
+
+macro_rules! advance {
+    ($more:literal) => {
+        concat!(
+            "UPDATE files SET state = ?2, temp = ?3, target = ?4, hash = ?5, moved = ?6,
+             action = ?7, changed = ?8, error = NULL",
+            $more,
+            " WHERE id = ?1 AND run = ?9 AND state <= ?2"
+        )
+    };
+}
+
+/// Moves a line on. Columns that stay are not named: the pages of their indices are not written.
 pub(super) fn record(tx: &mut Tx<'_, '_>, run: i64, id: i64, state: &State) -> Result<(), Refused> {
-    let from = held(tx, run, id)?;
-    rules::advance(id, &from, state).map_err(Refused::Told)?;
-    let cells = Cells::of(state);
+    let Cells { rank, temp, target, hash, moved, action } = Cells::of(state);
     let now = tx.now;
-    let update = tx.statement(
-        "UPDATE files SET state = ?2, temp = ?3, target = ?4, hash = ?5, moved = ?6, action = ?7,
-         changed = ?8, error = NULL,
-         delivered = CASE WHEN ?2 >= 3 THEN coalesce(delivered, ?8) END,
-         run = CASE WHEN ?2 < 5 THEN run END, spot = CASE WHEN ?2 < 5 THEN spot END
-         WHERE id = ?1",
-    )?;
-    let Cells { rank, temp, target, hash, moved, action } = cells;
-    update.execute(params![id, rank, temp, target, hash, moved, action, now])?;
+    let update = tx.statement(match rank {
+        ..3 => advance!(""),
+        3..5 => advance!(", delivered = coalesce(delivered, ?8)"),
+        _ => advance!(", delivered = coalesce(delivered, ?8), run = NULL, spot = NULL"),
+    })?;
+    let row = params![id, rank, temp, target, hash, moved, action, now, run];
+    if update.execute(row)? == 0 {
+        return rules::advance(id, held(tx, run, id)?, rank).map_err(Refused::Told);
+    }
     drop_ranges(tx, id)
 }
 
@@ -98,7 +114,7 @@ pub(super) fn restart(
     temp: RelPath,
 ) -> Result<(), Refused> {
     let from = held(tx, run, id)?;
-    rules::restart(id, &from).map_err(Refused::Told)?;
+    rules::restart(id, from).map_err(Refused::Told)?;
     drop_ranges(tx, id)?;
     claimed(tx, id, &temp)
 }
@@ -123,7 +139,7 @@ pub(super) fn release(
 /// Drops a line.
 pub(super) fn forget(tx: &mut Tx<'_, '_>, run: i64, id: i64) -> Result<(), Refused> {
     let from = held(tx, run, id)?;
-    rules::forget(id, &from).map_err(Refused::Told)?;
+    rules::forget(id, from).map_err(Refused::Told)?;
     drop_ranges(tx, id)?;
     tx.statement("DELETE FROM files WHERE id = ?1")?.execute([id])?;
     Ok(())
@@ -209,6 +225,28 @@ fn insert(tx: &mut Tx<'_, '_>, entity: &Entity) -> Result<i64, Refused> {
     Ok(insert.insert(params![entity.job, entity.place, path, size, mtime, nanos, now])?)
 }
 
+/// A line that begins with its claim.
+fn insert_claimed(
+    tx: &mut Tx<'_, '_>,
+    run: i64,
+    entity: &Entity,
+    temp: &RelPath,
+    hold: Hold,
+    spot: &str,
+) -> Result<i64, Refused> {
+    let (size, mtime, nanos) = numbers(entity);
+    let now = tx.now;
+    let insert = tx.statement(
+        "INSERT INTO files (job, place, path, size, mtime, nanos, state, seen, changed, attempts,
+                            temp, run, alone, spot)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1, ?7, ?7, 1, ?8, ?9, ?10, ?11)",
+    )?;
+    let (path, temp, alone) = (entity.path.as_bytes(), temp.as_bytes(), hold == Hold::Alone);
+    let (job, place) = (&entity.job, &entity.place);
+    let row = params![job, place, path, size, mtime, nanos, now, temp, run, alone, spot];
+    Ok(insert.insert(row)?)
+}
+
 fn begin(
     tx: &mut Tx<'_, '_>,
     run: i64,
@@ -260,11 +298,11 @@ fn take(tx: &mut Tx<'_, '_>, run: i64, id: i64, hold: Hold, spot: &str) -> Resul
     Ok(())
 }
 
-/// The state of a line that this run holds.
-fn held(tx: &mut Tx<'_, '_>, run: i64, id: i64) -> Result<State, Refused> {
-    let query = tx.statement(select!("WHERE id = ?1 AND run = ?2"))?;
-    let found = query.query_row(params![id, run], record_of).optional()?;
-    found.map(|record| record.state).ok_or_else(|| Refused::Told(rules::lost(id)))
+/// The number of the state of a line that this run holds.
+fn held(tx: &mut Tx<'_, '_>, run: i64, id: i64) -> Result<i64, Refused> {
+    let query = tx.statement("SELECT state FROM files WHERE id = ?1 AND run = ?2")?;
+    let found = query.query_row(params![id, run], |row| row.get(0)).optional()?;
+    found.ok_or_else(|| Refused::Told(rules::lost(id)))
 }
 
 fn drop_ranges(tx: &mut Tx<'_, '_>, id: i64) -> Result<(), Refused> {

@@ -24,7 +24,7 @@ use fcp_proto::path::RelPath;
 
 use super::{Book, Claim, Entity, Hold, Ledger, LedgerError, Record, State};
 use crate::job::report::JobSummary;
-use actor::Actor;
+use actor::{Actor, Late, Refused, Tx};
 pub(super) use cells::{COLUMNS, record_of};
 pub(super) use runs::owner_of;
 pub(super) use schema::{failed, open_for_reading};
@@ -40,6 +40,8 @@ pub struct SqliteBook {
 pub struct SqliteRun {
     actor: Arc<Actor>,
     id: i64,
+    /// What went wrong with what was told without waiting.
+    late: Late,
 }
 
 impl SqliteBook {
@@ -76,24 +78,37 @@ impl Book for SqliteBook {
     ) -> Result<SqliteRun, LedgerError> {
         let job = job.to_owned();
         let id = self.actor.call(move |tx| runs::begin(tx, &job, year, lease)).await?;
-        Ok(SqliteRun { actor: self.actor.clone(), id })
+        Ok(SqliteRun { actor: self.actor.clone(), id, late: Late::default() })
     }
 }
 
 impl Ledger for SqliteRun {
     async fn claim(&self, entity: Entity, temp: RelPath, hold: Hold) -> Result<Claim, LedgerError> {
         let run = self.id;
-        self.actor.call(move |tx| lines::claim(tx, run, entity, temp, hold)).await
+        self.call(move |tx| lines::claim(tx, run, entity, temp, hold)).await
+    }
+
+    async fn claim_all(
+        &self,
+        wanted: Vec<(Entity, RelPath, Hold)>,
+    ) -> Result<Vec<Claim>, LedgerError> {
+        let run = self.id;
+        self.call(move |tx| lines::claim_all(tx, run, wanted)).await
     }
 
     async fn renew(&self, lease: Duration) -> Result<(), LedgerError> {
         let run = self.id;
-        self.actor.call(move |tx| runs::renew(tx, run, lease)).await
+        self.call(move |tx| runs::renew(tx, run, lease)).await
     }
 
     async fn record(&self, id: i64, state: State) -> Result<(), LedgerError> {
         let run = self.id;
-        self.actor.call(move |tx| lines::record(tx, run, id, &state)).await
+        self.call(move |tx| lines::record(tx, run, id, &state)).await
+    }
+
+    fn finish(&self, id: i64, state: State) {
+        let run = self.id;
+        self.actor.tell_of(&self.late, move |tx| lines::record(tx, run, id, &state));
     }
 
     fn written(&self, id: i64, range: Range<u64>, digest: u128) {
@@ -103,36 +118,49 @@ impl Ledger for SqliteRun {
 
     async fn restart(&self, id: i64, temp: RelPath) -> Result<(), LedgerError> {
         let run = self.id;
-        self.actor.call(move |tx| lines::restart(tx, run, id, temp)).await
+        self.call(move |tx| lines::restart(tx, run, id, temp)).await
     }
 
     async fn release(&self, id: i64, error: Option<String>) -> Result<(), LedgerError> {
         let run = self.id;
-        self.actor.call(move |tx| lines::release(tx, run, id, error.as_deref())).await
+        self.call(move |tx| lines::release(tx, run, id, error.as_deref())).await
     }
 
     async fn forget(&self, id: i64) -> Result<(), LedgerError> {
         let run = self.id;
-        self.actor.call(move |tx| lines::forget(tx, run, id)).await
+        self.call(move |tx| lines::forget(tx, run, id)).await
     }
 
     async fn open(&self, job: &str) -> Result<Vec<Record>, LedgerError> {
         let job = job.to_owned();
-        self.actor.call(move |tx| lines::open(tx, &job)).await
+        self.call(move |tx| lines::open(tx, &job)).await
     }
 
     async fn known(&self, entities: Vec<Entity>) -> Result<Vec<Option<Record>>, LedgerError> {
-        self.actor.call(move |tx| lines::known(tx, &entities)).await
+        self.call(move |tx| lines::known(tx, &entities)).await
     }
 
     async fn first_seen(&self, entity: &Entity) -> Result<i64, LedgerError> {
         let entity = entity.clone();
-        self.actor.call(move |tx| lines::first_seen(tx, &entity)).await
+        self.call(move |tx| lines::first_seen(tx, &entity)).await
     }
 
     async fn end(&self, summary: &JobSummary) -> Result<(), LedgerError> {
         let (run, summary) = (self.id, summary.clone());
-        self.actor.call(move |tx| runs::end(tx, run, &summary)).await
+        self.call(move |tx| runs::end(tx, run, &summary)).await
+    }
+}
+
+impl SqliteRun {
+    /// Calls, unless something that was told before went wrong, or did in the same transaction.
+    async fn call<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Tx<'_, '_>) -> Result<T, Refused> + Send + 'static,
+    ) -> Result<T, LedgerError> {
+        self.late.check()?;
+        let done = self.actor.call(work).await?;
+        self.late.check()?;
+        Ok(done)
     }
 }
 

@@ -22,6 +22,10 @@ const CHECKED: u64 = 32 << 20;
 /// Another process of ours writes for milliseconds; one that takes so long hangs.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Pages of 4 KiB in the '-wal' file at which they are put back into the database: so many that
+/// most runs do so at their end only. The file grows to 16 MiB and is removed when nobody uses it.
+const WAL_PAGES: u32 = 4000;
+
 /// `spot` is set while a line is held. `target`, `hash`, `moved`, `action`: see `cells`. `run` is
 /// the run that holds a line, `alone` whether no other job may hold the file meanwhile.
 const SCHEMA: &str = "
@@ -133,6 +137,7 @@ fn prepare(connection: &Connection, length: u64) -> rusqlite::Result<()> {
         )));
     }
     connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA cell_size_check = ON;")?;
+    connection.pragma_update(None, "wal_autocheckpoint", WAL_PAGES)?;
     if length <= CHECKED {
         let found: String = connection.query_row("PRAGMA quick_check(1)", (), |row| row.get(0))?;
         if found != "ok" {

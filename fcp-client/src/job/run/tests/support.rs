@@ -106,6 +106,7 @@ impl Bench {
             destination: self.place(&self.destination(), self.far.1).await,
             folders: self.folders.clone(),
             year: None,
+            large: None,
         }
     }
 

@@ -19,7 +19,7 @@ use tokio::sync::{Notify, OnceCell};
 use tokio::time::timeout;
 
 use self::policy::{ATTEMPTS, pause};
-use self::state::{Slot, State, Step};
+use self::state::{Grow, Slot, State, Step};
 use crate::location::sftp::dial::{self, Connection, Door, Login, Stream};
 use crate::location::{LocationError, Reason, Result};
 
@@ -103,7 +103,7 @@ impl<S: Pooled> Pool<S> {
     /// # Errors
     /// Why there is no session at all.
     pub async fn acquire(&self) -> Result<Lease<S>> {
-        self.inner.lease(true).await
+        self.inner.lease(Grow::Wide).await
     }
 
     /// The session with the fewest users; a new one only where there is none.
@@ -111,7 +111,16 @@ impl<S: Pooled> Pool<S> {
     /// # Errors
     /// As [`Pool::acquire`].
     pub async fn share(&self) -> Result<Lease<S>> {
-        self.inner.lease(false).await
+        self.inner.lease(Grow::Never).await
+    }
+
+    /// A session for something small, of which many may be on their way over each: a new one only
+    /// where all have enough to do, over the connections that there are as long as these take more.
+    ///
+    /// # Errors
+    /// As [`Pool::acquire`].
+    pub async fn crowd(&self) -> Result<Lease<S>> {
+        self.inner.lease(Grow::Slowly).await
     }
 
     /// From now on there may be so many connections, if that is more than before: for whoever finds
@@ -127,12 +136,12 @@ impl<S: Pooled> Pool<S> {
 }
 
 impl<S: Pooled> Inner<S> {
-    async fn lease(self: &Arc<Self>, mut may_grow: bool) -> Result<Lease<S>> {
+    async fn lease(self: &Arc<Self>, mut grow: Grow) -> Result<Lease<S>> {
         let mut seen = self.lock().failures();
         loop {
             // Before the look at the state, so that no change is missed.
             let changed = self.changed.notified();
-            let step = self.lock().step(may_grow, seen, Instant::now());
+            let step = self.lock().step(grow, seen, Instant::now());
             match step {
                 Step::Use(lease) => return Ok(lease),
                 Step::Check(id, lease) => {
@@ -152,7 +161,7 @@ impl<S: Pooled> Inner<S> {
                     // It goes on with what there is.
                     Some(Err(error)) if self.lock().has_sessions() => tracing::debug!("{error}"),
                     Some(done) => return done,
-                    None => may_grow = false,
+                    None => grow = Grow::Never,
                 },
                 Step::Open(id, connection) => match self.open(id, &connection).await {
                     // It goes on with what there is, or over another connection.

@@ -6,6 +6,12 @@ use std::time::Instant;
 use super::policy::{Breaker, Cap};
 use super::{Connection, Lease, LocationError, PoolOptions, Pooled, Reason, alone, lease};
 
+/// Users of a session from which on something small gets one more. A server answers what comes over
+/// one session in order; that is little to wait for, and much less than another login.
+const CROWD: usize = 8;
+/// The same for one more connection.
+const THRONG: usize = 64;
+
 /// A session. Its users are whoever else holds it.
 pub(super) struct Slot<S> {
     pub(super) session: S,
@@ -53,6 +59,17 @@ pub(super) struct State<S> {
     is_final: bool,
 }
 
+/// Whether there may be more sessions than there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Grow {
+    /// Only where there is none.
+    Never,
+    /// Where each has many users.
+    Slowly,
+    /// Where each has one.
+    Wide,
+}
+
 /// What to do for somebody who wants a session.
 pub(super) enum Step<S: Pooled> {
     /// Here is one.
@@ -86,18 +103,21 @@ impl<S: Pooled> State<S> {
     }
 
     /// Decides for one who has seen `seen` failures, and reserves the place that it is about.
-    pub(super) fn step(&mut self, may_grow: bool, seen: u64, now: Instant) -> Step<S> {
+    pub(super) fn step(&mut self, grow: Grow, seen: u64, now: Instant) -> Step<S> {
         self.tidy();
         let best = self.least_used();
         if let Some((users, suspect, lease)) = best {
+            let grown = match grow {
+                _ if users == 0 => None,
+                Grow::Never => None,
+                Grow::Wide => self.grow(now),
+                Grow::Slowly => self.grow_slowly(users, now),
+            };
             let step = match suspect {
                 None => Step::Use(lease),
                 Some(id) => Step::Check(id, lease),
             };
-            if users == 0 || !may_grow {
-                return step;
-            }
-            return self.grow(now).unwrap_or(step);
+            return grown.unwrap_or(step);
         }
         if let Some(error) = self.last.as_ref().filter(|_| self.failures > seen || self.is_final) {
             return Step::Fail(Box::new(error.clone()));
@@ -229,6 +249,30 @@ impl<S: Pooled> State<S> {
         Some((users, suspect, lease(slot, &entry.connection)))
     }
 
+    /// One more session where there is a crowd; one more connection only where that does not help.
+    fn grow_slowly(&mut self, users: usize, now: Instant) -> Option<Step<S>> {
+        let is_opening = self.dialing > 0 || self.entries.iter().any(|entry| entry.opening > 0);
+        if users < CROWD || is_opening {
+            return None;
+        }
+        self.open_one(true).or_else(|| (users >= THRONG).then(|| self.grow(now))?)
+    }
+
+    /// One more session over a connection that there is, or that has none yet unless `any`.
+    fn open_one(&mut self, any: bool) -> Option<Step<S>> {
+        let free = self
+            .entries
+            .iter_mut()
+            .filter(|entry| entry.load() < entry.cap && !entry.is_suspect)
+            .filter(|entry| !entry.connection.is_closed());
+        let entry = free.min_by_key(|entry| entry.load())?;
+        if entry.load() > 0 && !any {
+            return None;
+        }
+        entry.opening += 1;
+        Some(Step::Open(entry.id, entry.connection.clone()))
+    }
+
     /// One more session: over a connection that has none, else over a new one, else over the one
     /// that has the fewest.
     fn grow(&mut self, now: Instant) -> Option<Step<S>> {
@@ -237,21 +281,12 @@ impl<S: Pooled> State<S> {
             && used < self.connections.get(now)
             && self.breaker.left(now).is_none()
             && (self.is_proven || self.dialing == 0);
-        let free = self
-            .entries
-            .iter_mut()
-            .filter(|entry| entry.load() < entry.cap && !entry.is_suspect)
-            .filter(|entry| !entry.connection.is_closed());
-        match free.min_by_key(|entry| entry.load()) {
-            Some(entry) if entry.load() == 0 || !may_dial => {
-                entry.opening += 1;
-                Some(Step::Open(entry.id, entry.connection.clone()))
-            }
-            _ if may_dial => {
-                self.dialing += 1;
-                Some(Step::Dial)
-            }
-            _ => None,
+        if let Some(open) = self.open_one(!may_dial) {
+            return Some(open);
         }
+        may_dial.then(|| {
+            self.dialing += 1;
+            Step::Dial
+        })
     }
 }

@@ -394,3 +394,39 @@ async fn s25_a_real_server_with_two_sessions_or_few_logins_serves_ten() {
         assert_eq!(sessions, 8);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn small_things_share_sessions_and_connections() {
+    let fake = Fake::new(4, 3);
+    let pool = fake.pool(4, 3);
+    let mut leases = Vec::new();
+    for _ in 0..8 {
+        leases.push(pool.crowd().await.unwrap());
+    }
+    assert_eq!(pool.size(), (1, 1), "a session for a few");
+    for _ in 0..80 {
+        leases.push(pool.crowd().await.unwrap());
+    }
+    assert_eq!(pool.size(), (3, 1), "more of them over one connection for many");
+    for _ in 0..300 {
+        leases.push(pool.crowd().await.unwrap());
+    }
+    assert!(pool.size().1 > 1, "another connection for a throng");
+    assert_eq!(fake.0.most_at_once.load(Relaxed), 1);
+    // Large ones still have a session each.
+    let pool = Fake::new(4, 3).pool(4, 3);
+    let few = [pool.acquire().await.unwrap(), pool.acquire().await.unwrap()];
+    assert_eq!(pool.size(), (2, 2));
+    drop(few);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_with_one_session_a_login_gets_another_login_for_a_throng() {
+    let fake = Fake::new(2, 1);
+    let pool = fake.pool(2, 4);
+    let mut leases = Vec::new();
+    for _ in 0..200 {
+        leases.push(pool.crowd().await.unwrap());
+    }
+    assert_eq!(pool.size(), (2, 2));
+}
