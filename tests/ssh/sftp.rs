@@ -1,8 +1,10 @@
 //! Hosts that have sshd and no fcpd: the same commands over SFTP.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
+use std::process::Command;
 
 use fcp_tests::askpass::Askpass;
 use fcp_tests::process::{kill9_any, start};
@@ -308,6 +310,141 @@ fn a_killed_pull_goes_on() {
     cut(Way::Pull, kill9_any);
 }
 
+/// What a cut run has left: how many journals, and how many bytes they say are written.
+fn remembered(world: &World) -> (usize, u64) {
+    let Ok(dir) = fs::read_dir(world.path("home/.local/state/fcp/sftp")) else { return (0, 0) };
+    let journals: Vec<_> = dir.map(|entry| fs::read_to_string(entry.unwrap().path())).collect();
+    let covered = |text: &String| {
+        let mut ranges: BTreeMap<(String, u64), u64> = BTreeMap::new();
+        for line in text.lines() {
+            let words: Vec<_> = line.split(' ').collect();
+            match words[..] {
+                ["begin", temp, ..] => ranges.retain(|(other, _), _| other != temp),
+                ["range", temp, start, end, _] => {
+                    let [start, end] = [start, end].map(|n| n.parse::<u64>().unwrap());
+                    ranges.insert((temp.to_owned(), start), end - start);
+                }
+                _ => {}
+            }
+        }
+        ranges.into_values().sum::<u64>()
+    };
+    (journals.len(), journals.iter().flatten().map(covered).max().unwrap_or(0))
+}
+
+/// Ends a process as Ctrl-C does.
+fn interrupt(pid: u32) {
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    rustix::process::kill_process(pid, Signal::INT).unwrap();
+}
+
+/// Runs until so many more bytes went through a slow proxy, then ends it so.
+fn cut_after(world: &mut World, bytes: u64, run: impl Fn(&World) -> Command, end: impl Fn(u32)) {
+    let proxy = world.through_proxy(Plan::both(Lane::rate(24 * MIB)));
+    let running = start(&mut run(world));
+    wait_until("some went through", || proxy.moved().0 + proxy.moved().1 > bytes);
+    end(running.pid());
+    let told = running.finish(LIMIT);
+    assert!(!told.timed_out && !told.status.success(), "{told:?}");
+    drop(proxy);
+    world.ssh_config = world.sshd.ssh_config();
+}
+
+#[test]
+fn wherever_a_copy_is_cut_the_next_run_finishes() {
+    let Some(mut world) = world() else { return };
+    let (src, dst) = (world.file("src", 64 * MIB), world.path("dst"));
+    let args = ["--json", "--via", "sftp"];
+    for (way, bytes) in [(Way::Push, 20_000), (Way::Push, 300_000), (Way::Push, 5 * MIB)]
+        .into_iter()
+        .chain([(Way::Pull, 20_000), (Way::Pull, 300_000), (Way::Pull, 5 * MIB)])
+    {
+        let run = |world: &World| match way {
+            Way::Push => world.push(&args, &src, &dst),
+            Way::Pull => world.pull(&args, &src, &dst),
+        };
+        cut_after(&mut world, bytes, run, kill9_any);
+        let again = ended(&mut run(&world));
+        again.assert_success();
+        assert_same_file(&src, &dst);
+        assert_eq!(temps(world.dir.path()), [""; 0], "{way:?} {bytes}");
+        assert_eq!(remembered(&world), (0, 0), "{way:?} {bytes}");
+        fs::remove_file(&dst).unwrap();
+    }
+}
+
+#[test]
+fn a_temp_that_cannot_be_gone_on_with_is_left_for_another() {
+    let Some(mut world) = world() else { return };
+    let (src, dst) = (world.file("src", 32 * MIB), world.path("dst"));
+    let run = |world: &World| world.push(&["--json", "--via", "sftp"], &src, &dst);
+    cut_after(&mut world, 16 * MIB, run, kill9_any);
+    let temp = world.path(&temps(world.dir.path())[0]);
+    fs::remove_file(&temp).unwrap();
+    symlink("/dev/null", &temp).unwrap();
+    let again = ended(&mut run(&world));
+    again.assert_success();
+    assert_same_file(&src, &dst);
+    assert_eq!(remembered(&world), (0, 0));
+}
+
+fn cut_five_times(way: Way) {
+    const SIZE: u64 = 96 * MIB;
+    let Some(mut world) = world() else { return };
+    let (src, dst) = (world.file("src", SIZE), world.path("dst"));
+    let args = ["--json", "--via", "sftp", "-j", "2"];
+    let run = |world: &World| match way {
+        Way::Push => world.push(&args, &src, &dst),
+        Way::Pull => world.pull(&args, &src, &dst),
+    };
+    let mut before = 0;
+    for cut in 0..5 {
+        let end = if cut % 2 == 0 { kill9_any } else { interrupt };
+        cut_after(&mut world, 14 * MIB, run, end);
+        let (journals, written) = remembered(&world);
+        assert_eq!(journals, 1, "{way:?}, cut {cut}");
+        assert!(written >= before, "{way:?}, cut {cut}: {written} after {before}");
+        before = written;
+    }
+    assert!(before >= 5 * 4 * MIB, "{way:?}: {before} bytes in all");
+    assert_eq!(temps(world.dir.path()).len(), 1);
+    let last = ended(&mut run(&world));
+    last.assert_success();
+    assert_same_file(&src, &dst);
+    let kept = summary(&last)["kept_bytes"].as_u64().unwrap();
+    assert!(kept * 10 >= before * 9, "{way:?}: {kept} of {before} bytes were kept");
+    assert_eq!((temps(world.dir.path()).len(), remembered(&world)), (0, (0, 0)));
+}
+
+#[test]
+fn a_push_that_is_cut_five_times_keeps_what_was_acknowledged() {
+    cut_five_times(Way::Push);
+}
+
+#[test]
+fn a_pull_that_is_cut_five_times_keeps_what_was_written() {
+    cut_five_times(Way::Pull);
+}
+
+#[test]
+fn what_is_remembered_of_an_emptied_destination_is_forgotten() {
+    let Some(mut world) = world() else { return };
+    let (src, dst) = (world.file("src", 64 * MIB), world.path("dst"));
+    let run = |world: &World| world.push(&["--json", "--via", "sftp"], &src, &dst);
+    cut_after(&mut world, 24 * MIB, run, kill9_any);
+    assert!(remembered(&world).1 > 0);
+    temps(world.dir.path()).iter().for_each(|temp| fs::remove_file(world.path(temp)).unwrap());
+    // What it says now is of the new temp.
+    cut_after(&mut world, 8 * MIB, run, kill9_any);
+    let (journals, written) = remembered(&world);
+    assert!(journals == 1 && written < 12 * MIB, "{journals} with {written} bytes");
+    let last = ended(&mut run(&world));
+    last.assert_success();
+    assert_same_file(&src, &dst);
+    assert!(summary(&last)["kept_bytes"].as_u64().unwrap() <= written);
+    assert_eq!((temps(world.dir.path()).len(), remembered(&world)), (0, (0, 0)));
+}
+
 #[test]
 fn a_push_whose_ssh_dies_logs_in_again_and_goes_on() {
     let Some(mut world) = world() else { return };
@@ -326,10 +463,7 @@ fn a_push_whose_ssh_dies_logs_in_again_and_goes_on() {
 
 #[test]
 fn ctrl_c_ends_at_once_with_20_and_leaves_what_can_be_gone_on_with() {
-    cut(Way::Pull, |pid| {
-        let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
-        rustix::process::kill_process(pid, Signal::INT).unwrap();
-    });
+    cut(Way::Pull, interrupt);
 }
 
 #[test]

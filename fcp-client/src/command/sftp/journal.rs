@@ -1,6 +1,7 @@
 //! What a run remembers on this machine, so that the next one goes on where it was cut.
 //!
-//! One file a run, locked while the run lives. It names the run, whose temps are known by their
+//! One file a run, locked while the run lives; what those of dead runs say goes into the next one,
+//! and they go away. It names the run, whose temps are known by their
 //! names, and for large files which ranges of which temp are written. What stands here is only
 //! where to look: a resumed copy is proven by content before it appears.
 
@@ -57,7 +58,8 @@ pub(super) struct Journal {
     held: Option<Held>,
     dead: Vec<Held>,
     dead_runs: HashSet<RunId>,
-    partials: Mutex<HashMap<RelPath, Partial>>,
+    /// What dead runs have of each file: mostly one temp, of several the best is gone on with.
+    partials: Mutex<HashMap<RelPath, Vec<Partial>>>,
     /// Temps of dead runs that are of no more use.
     stale: Mutex<Vec<RelPath>>,
 }
@@ -92,12 +94,14 @@ impl Journal {
         for path in private::named(dir, &prefix) {
             journal.take_over(&path, prefix.len());
         }
-        let name = format!("{prefix}{}", String::from_utf8_lossy(&run.journal_name()));
-        match Held::create(&dir.join(name)) {
-            Ok(held) => journal.held = Some(held),
+        match journal.carry_over(&dir.join(format!("{prefix}{}", shown(run)))) {
+            Ok(held) => {
+                journal.held = Some(held);
+                // All that they say stands in this one.
+                journal.dead.drain(..).for_each(Held::remove);
+            }
             Err(error) => tracing::info!("cut transfers cannot be resumed: {error}"),
         }
-        journal.write(&format!("{HEADER}\n"));
         journal
     }
 
@@ -118,17 +122,21 @@ impl Journal {
 
     /// Whether some file may be gone on with in this temp.
     pub(super) fn may_resume(&self, temp: &RelPath) -> bool {
-        self.lock().values().any(|partial| partial.temp == *temp)
+        self.lock().values().flatten().any(|partial| partial.temp == *temp)
     }
 
-    /// What there is of `path`, if it is this version. Each is given out once.
+    /// The most there is of `path` in this version. Each is given out once, and stands in this
+    /// journal already.
     pub(super) fn take(&self, path: &RelPath, version: &Version) -> Option<Partial> {
-        let partial = self.lock().remove(path)?;
-        if partial.version == *version {
-            return Some(partial);
-        }
-        self.discard(partial.temp);
-        None
+        let all = self.lock().remove(path)?;
+        let (these, others): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|partial| partial.version == *version);
+        let best = these.iter().max_by_key(|partial| partial.covered()).cloned();
+        let unused = these.into_iter().chain(others).map(|partial| partial.temp);
+        unused.filter(|temp| best.as_ref().is_none_or(|b| b.temp != *temp)).for_each(|temp| {
+            self.discard(temp);
+        });
+        best
     }
 
     /// A temp of a dead run is not gone on with.
@@ -140,25 +148,13 @@ impl Journal {
     pub(super) fn leftovers(&self) -> Vec<RelPath> {
         let mut stale = self.stale.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all = std::mem::take(&mut *stale);
-        all.extend(self.lock().drain().map(|(_, partial)| partial.temp));
+        all.extend(self.lock().drain().flat_map(|(_, all)| all).map(|partial| partial.temp));
         all
     }
 
-    /// From now on `temp` is to be `path`.
+    /// From now on a temp is to be `path`, and holds these ranges and no others.
     pub(super) fn begin(&self, path: &RelPath, partial: &Partial) {
-        let Version { source, size, mtime } = &partial.version;
-        let mut line = format!(
-            "begin {} {} {} {size} {} {}\n",
-            hex(partial.temp.as_bytes()),
-            hex(path.as_bytes()),
-            hex(source),
-            mtime.secs,
-            mtime.nanos
-        );
-        for (range, digest) in &partial.ranges {
-            line.push_str(&range_line(&partial.temp, range, *digest));
-        }
-        self.write(&line);
+        self.write(&begin_lines(path, partial));
     }
 
     /// A range of `temp` is written.
@@ -176,7 +172,7 @@ impl Journal {
         self.dead.into_iter().chain(self.held).for_each(Held::remove);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<RelPath, Partial>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<RelPath, Vec<Partial>>> {
         self.partials.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -184,10 +180,38 @@ impl Journal {
         let name = path.file_name().map(std::ffi::OsStr::as_encoded_bytes).unwrap_or_default();
         let Some(run) = name.get(prefix..).and_then(RunId::from_journal_name) else { return };
         let Some((held, bytes)) = Held::take_over(path, MAX_JOURNAL) else { return };
+        let said = replay(&bytes);
         self.dead_runs.insert(run);
+        self.dead_runs.extend(said.runs);
         self.dead.push(held);
         let partials = self.partials.get_mut().unwrap_or_else(PoisonError::into_inner);
-        partials.extend(replay(&bytes));
+        for (path, partial) in said.begun {
+            let all = partials.entry(path).or_default();
+            match all.iter_mut().find(|old| old.is_same(&partial)) {
+                Some(old) => old.merge(partial.ranges),
+                None => all.push(partial),
+            }
+        }
+    }
+
+    /// Begins this run's journal with all that those of dead runs say: there is one at a time,
+    /// however often a copy is cut.
+    fn carry_over(&self, path: &Path) -> std::io::Result<Held> {
+        let held = Held::create(path)?;
+        let mut text = format!("{HEADER}\n");
+        for run in &self.dead_runs {
+            let _ = writeln!(text, "run {}", hex(shown(*run).as_bytes()));
+        }
+        for (path, all) in &*self.lock() {
+            text.extend(all.iter().map(|partial| begin_lines(path, partial)));
+        }
+        match held.append(text.as_bytes()) {
+            Ok(()) => Ok(held),
+            Err(error) => {
+                held.remove();
+                Err(error)
+            }
+        }
     }
 
     fn write(&self, text: &str) {
@@ -206,26 +230,68 @@ pub(super) fn state_dir() -> Option<PathBuf> {
     Some(state?.join("fcp/sftp"))
 }
 
+impl Partial {
+    /// Bytes that are written.
+    fn covered(&self) -> u64 {
+        self.ranges.iter().map(|(range, _)| range.end - range.start).sum()
+    }
+
+    fn is_same(&self, other: &Partial) -> bool {
+        self.temp == other.temp && self.version == other.version
+    }
+
+    /// Adds what another journal says of the same temp.
+    fn merge(&mut self, ranges: Vec<(Range<u64>, u128)>) {
+        self.ranges.extend(ranges);
+        self.ranges.sort_unstable_by_key(|(range, _)| (range.start, range.end));
+        let mut end = 0;
+        self.ranges.retain(|(range, _)| {
+            let fits = range.start >= end;
+            end = if fits { range.end } else { end };
+            fits
+        });
+    }
+}
+
+/// What a journal says.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Said {
+    /// Runs that were dead when it began.
+    runs: Vec<RunId>,
+    /// Files that had begun and not ended.
+    begun: Vec<(RelPath, Partial)>,
+}
+
 /// What the journals of one place begin with.
 fn key(place: &str) -> String {
     hex(&Sha256::digest(place.as_bytes())[..8])
 }
 
-/// What a journal says of files that had begun and not ended. Its end may be torn.
-fn replay(bytes: &[u8]) -> Vec<(RelPath, Partial)> {
+/// What a journal says. Its end may be torn.
+fn replay(bytes: &[u8]) -> Said {
     let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(&bytes[..0], |end| &bytes[..end]);
     let text = std::str::from_utf8(whole).unwrap_or_default();
     let mut lines = text.lines();
+    let mut said = Said::default();
     if lines.next() != Some(HEADER) {
-        return Vec::new();
+        return said;
     }
     let mut begun = HashMap::new();
     for line in lines {
-        if take_line(line, &mut begun).is_none() {
+        let taken = match line.strip_prefix("run ") {
+            Some(run) => take_run(run).map(|run| said.runs.push(run)),
+            None => take_line(line, &mut begun),
+        };
+        if taken.is_none() {
             break;
         }
     }
-    begun.into_values().collect()
+    said.begun = begun.into_values().collect();
+    said
+}
+
+fn take_run(text: &str) -> Option<RunId> {
+    RunId::from_journal_name(&unhex(text)?)
 }
 
 /// Takes one line into what has begun, by temp; `None` where it makes no sense.
@@ -258,8 +324,22 @@ fn take_line(line: &str, begun: &mut HashMap<RelPath, (RelPath, Partial)>) -> Op
     Some(())
 }
 
+fn begin_lines(path: &RelPath, partial: &Partial) -> String {
+    let Partial { temp, version: Version { source, size, mtime }, ranges } = partial;
+    let (secs, nanos) = (mtime.secs, mtime.nanos);
+    let [temp_name, path, source] = [temp.as_bytes(), path.as_bytes(), source].map(hex);
+    let mut lines = format!("begin {temp_name} {path} {source} {size} {secs} {nanos}\n");
+    lines.extend(ranges.iter().map(|(range, digest)| range_line(temp, range, *digest)));
+    lines
+}
+
 fn range_line(temp: &RelPath, range: &Range<u64>, digest: u128) -> String {
     format!("range {} {} {} {digest:032x}\n", hex(temp.as_bytes()), range.start, range.end)
+}
+
+/// A run as its journal's name ends.
+fn shown(run: RunId) -> String {
+    String::from_utf8_lossy(run.journal_name().as_bytes()).into_owned()
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -322,6 +402,56 @@ mod tests {
         assert!(!Journal::open(Some(dir.path()), "sftp h/x").has_dead());
     }
 
+    fn journals(dir: &Path) -> usize {
+        private::named(dir, "").len()
+    }
+
+    #[test]
+    fn however_often_a_copy_is_cut_there_is_one_journal_that_knows_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || Journal::open(Some(dir.path()), "p");
+        let first = open();
+        let begun = Partial { ranges: Vec::new(), ..partial(&first) };
+        let small = first.temp_name();
+        first.begin(&rel("a"), &begun);
+        drop(first);
+        for cut in 0..5 {
+            let journal = open();
+            assert_eq!(journals(dir.path()), 1);
+            assert!(journal.is_dead(&small), "{cut}");
+            let found = journal.take(&rel("a"), &version(100)).unwrap();
+            assert_eq!(found.ranges.len() as u64, cut);
+            journal.range(&found.temp, &(cut * 10..cut * 10 + 10), 1);
+        }
+        // One that never came to the file does not forget it.
+        drop(open());
+        let journal = open();
+        assert_eq!(journal.take(&rel("a"), &version(100)).unwrap().covered(), 50);
+        // The temp is gone.
+        journal.begin(&rel("a"), &begun);
+        drop(journal);
+        let journal = open();
+        assert_eq!(journal.take(&rel("a"), &version(100)).unwrap().covered(), 0);
+        journal.finish();
+        assert_eq!(journals(dir.path()), 0);
+    }
+
+    #[test]
+    fn what_several_journals_say_of_one_temp_is_put_together() {
+        let dir = tempfile::tempdir().unwrap();
+        let [one, other] = [0, 1].map(|_| Journal::open(Some(dir.path()), "p"));
+        let begun = partial(&one);
+        one.begin(&rel("a"), &begun);
+        other.begin(&rel("a"), &Partial { ranges: vec![(0..10, 7), (50..60, 8)], ..begun.clone() });
+        let less = partial(&other);
+        other.begin(&rel("a"), &less);
+        drop((one, other));
+        let next = Journal::open(Some(dir.path()), "p");
+        let found = next.take(&rel("a"), &version(100)).unwrap();
+        assert_eq!((found.temp, found.ranges), (begun.temp, vec![(0..10, 7), (50..60, 8)]));
+        assert_eq!(next.leftovers(), [less.temp]);
+    }
+
     #[test]
     fn another_version_of_the_source_begins_afresh() {
         let dir = tempfile::tempdir().unwrap();
@@ -335,17 +465,17 @@ mod tests {
     #[test]
     fn a_torn_or_broken_journal_says_what_it_said_until_there() {
         let whole = format!("{HEADER}\nbegin 61 62 63 9 1 0\nrange 61 0 9 0a\n");
-        assert_eq!(replay(whole.as_bytes())[0].1.ranges, [(0..9, 10)]);
+        assert_eq!(replay(whole.as_bytes()).begun[0].1.ranges, [(0..9, 10)]);
         for more in ["range 61 9", "range 61 8 9 0b", "range 61 5 10 0b\n", "what 61\n", "\u{0}\n"]
         {
             let found = replay(format!("{whole}{more}").as_bytes());
-            assert_eq!(found[0].1.ranges, [(0..9, 10)], "{more:?}");
+            assert_eq!(found.begun[0].1.ranges, [(0..9, 10)], "{more:?}");
         }
         for nothing in ["", "fcp-sftp 2\nbegin 61 62 63 9 1 0\n", "begin 61 62 63 9 1 0\n"] {
-            assert_eq!(replay(nothing.as_bytes()), [], "{nothing:?}");
+            assert_eq!(replay(nothing.as_bytes()), Said::default(), "{nothing:?}");
         }
         let climbing = format!("{HEADER}\nbegin 61 2e2e 63 9 1 0\n");
-        assert_eq!(replay(climbing.as_bytes()), []);
+        assert_eq!(replay(climbing.as_bytes()), Said::default());
     }
 
     #[test]

@@ -127,7 +127,10 @@ impl Shared {
         if self.dry_run {
             return Ok(outcome);
         }
-        let mut at = self.begin(work, work.meta, work.partial.clone());
+        let mut at = match self.usable(to, work.partial.clone()).await {
+            Some(partial) => Attempt::of(partial, work.meta),
+            None => self.begin(work, work.meta),
+        };
         let mut seen = work.there;
         for again in 1.. {
             let error = match self.attempt(to, work, &at, meta, seen).await {
@@ -139,8 +142,11 @@ impl Shared {
                 Reason::Changed if error.op != Op::Rename => {
                     // It is copied as it is now.
                     let listed = work.root.at.stat(&work.from).await?.unwrap_or(at.listed);
-                    at = self.begin(work, listed, None);
+                    at = self.begin(work, listed);
                 }
+                // What an earlier run left cannot be used, or is not its own any more.
+                _ if at.resumed && is_of_temp(&error, to) => at = self.begin(work, at.listed),
+                Reason::Exists if error.op == Op::Create => at = self.begin(work, at.listed),
                 reason if reason.is_transient() => {
                     tokio::time::sleep(PAUSE * again).await;
                     at = self.go_on(work, at);
@@ -153,17 +159,28 @@ impl Shared {
         Ok(outcome)
     }
 
-    fn begin(&self, work: &Work, listed: Meta, partial: Option<Partial>) -> Attempt {
-        let (temp, done) = match partial {
-            Some(partial) => (partial.temp, partial.ranges),
-            None => (self.temp_beside(&work.to), Vec::new()),
-        };
+    fn begin(&self, work: &Work, listed: Meta) -> Attempt {
+        let temp = self.temp_beside(&work.to);
         let version = Version::of(work.root.at.name(), &work.from, &listed);
         if let Some(version) = version.filter(|_| listed.size >= LARGE) {
-            let begun = Partial { temp: temp.clone(), version, ranges: done.clone() };
+            let begun = Partial { temp: temp.clone(), version, ranges: Vec::new() };
             self.journal.begin(&work.to, &begun);
         }
-        Attempt { listed, temp, done: Arc::new(Mutex::new(done)) }
+        Attempt { listed, temp, done: Done::default(), resumed: false }
+    }
+
+    /// What an earlier run left, if it is worth going on with; otherwise it goes away.
+    async fn usable(&self, to: &Location, partial: Option<Partial>) -> Option<Partial> {
+        let partial = partial?;
+        if !partial.ranges.is_empty() {
+            return Some(partial);
+        }
+        match copy::discard(to, &partial.temp).await {
+            Ok(()) => self.journal.end(&partial.temp),
+            // At the end it is tried again.
+            Err(_) => self.journal.discard(partial.temp),
+        }
+        None
     }
 
     /// After the connection broke: what is written of a large file stays, all else begins anew.
@@ -173,7 +190,7 @@ impl Shared {
         }
         // It may be there, and cannot be removed now.
         self.journal.discard(at.temp);
-        self.begin(work, at.listed, None)
+        self.begin(work, at.listed)
     }
 
     /// Stages and publishes once.
@@ -216,7 +233,13 @@ impl Shared {
             durable: self.durable,
             meta,
         };
-        let (temp, done) = (at.temp.clone(), Arc::clone(&at.done));
+        let watcher = Watcher {
+            run: Arc::clone(self),
+            to: work.to.clone(),
+            temp: at.temp.clone(),
+            version: Version::of(work.root.at.name(), &work.from, &at.listed),
+            done: Arc::clone(&at.done),
+        };
         let stage = Stage {
             from: &work.root.at,
             source: &work.from,
@@ -225,7 +248,7 @@ impl Shared {
             temp: &at.temp,
             options: &options,
             done: at.done().clone(),
-            watch: Arc::new(Watcher { run: Arc::clone(self), temp, done }),
+            watch: Arc::new(watcher),
         };
         copy::stage(stage).await
     }
@@ -237,7 +260,8 @@ impl Shared {
         temp: &RelPath,
         error: LocationError,
     ) -> LocationError {
-        if !error.is_transient() && error.reason != Reason::Cancelled {
+        let not_ours = error.op == Op::Create && error.reason == Reason::Exists;
+        if !not_ours && !error.is_transient() && error.reason != Reason::Cancelled {
             // What failed is the news; the next run finds what stays.
             if copy::discard(to, temp).await.is_ok() {
                 self.journal.end(temp);
@@ -315,6 +339,11 @@ fn blame(work: &Work, error: &LocationError) -> WireError {
     }
 }
 
+/// Whether a file could not be opened or looked at where a copy was to go on.
+fn is_of_temp(error: &LocationError, to: &Location) -> bool {
+    error.place == to.name() && matches!(error.op, Op::Open | Op::Stat)
+}
+
 /// Whether both hold the same content, by digests that the places find where they can.
 async fn is_same(work: &Work, to: &Location) -> Result<bool> {
     let size = work.meta.size;
@@ -360,12 +389,19 @@ struct Attempt {
     listed: Meta,
     temp: RelPath,
     done: Done,
+    /// The temp is of an earlier run.
+    resumed: bool,
 }
 
 /// Ranges that are written, with their digests.
 type Done = Arc<Mutex<Vec<(Range<u64>, u128)>>>;
 
 impl Attempt {
+    fn of(partial: Partial, listed: Meta) -> Attempt {
+        let done = Arc::new(Mutex::new(partial.ranges));
+        Attempt { listed, temp: partial.temp, done, resumed: true }
+    }
+
     fn done(&self) -> MutexGuard<'_, Vec<(Range<u64>, u128)>> {
         self.done.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -374,7 +410,10 @@ impl Attempt {
 /// Hears of one file's copy.
 struct Watcher {
     run: Arc<Shared>,
+    to: RelPath,
     temp: RelPath,
+    /// Of the source.
+    version: Option<Version>,
     done: Done,
 }
 
@@ -387,6 +426,15 @@ impl Watch for Watcher {
     fn written(&self, range: Range<u64>, digest: u128) {
         self.run.journal.range(&self.temp, &range, digest);
         self.done.lock().unwrap_or_else(PoisonError::into_inner).push((range, digest));
+    }
+
+    fn kept(&self, ranges: &[(Range<u64>, u128)]) {
+        let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(version) = self.version.clone().filter(|_| ranges.len() < done.len()) {
+            let begun = Partial { temp: self.temp.clone(), version, ranges: ranges.to_vec() };
+            self.run.journal.begin(&self.to, &begun);
+        }
+        *done = ranges.to_vec();
     }
 
     fn is_cancelled(&self) -> bool {

@@ -59,6 +59,8 @@ pub trait Watch: Send + Sync {
     fn moved(&self, bytes: u64);
     /// This range is written; its digest is xxh3-128 of its bytes. Told only for large files.
     fn written(&self, range: Range<u64>, digest: u128);
+    /// Of [`Stage::done`] this still holds, and nothing else; told before anything is written.
+    fn kept(&self, _ranges: &[(Range<u64>, u128)]) {}
     /// Whether to stop.
     fn is_cancelled(&self) -> bool;
 }

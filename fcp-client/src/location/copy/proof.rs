@@ -10,9 +10,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use twox_hash::XxHash3_128;
+
 use super::Stage;
 use super::hash::Hasher;
-use super::ranges::digest_of;
 use super::stage::Copied;
 use crate::location::{
     Digest, DigestKind, LocationError, Op, Pieces, Reason, Result, Sink, Source,
@@ -88,14 +90,28 @@ async fn of_source(
     Ok(ours.filter(|ours| ours.kind == kind).map(|ours| (ours, copied.sha256.clone())))
 }
 
-/// Reads all ranges in order, and `each` piece besides; whether every one is what it was.
+/// Reads all ranges in order, as one, and `each` piece besides; whether every one is what it was.
 async fn read_whole(
     copied: &Copied,
     read: impl Fn(Range<u64>) -> Pieces,
     mut each: impl FnMut(&[u8]),
 ) -> Result<bool> {
+    let end = copied.ranges.last().map_or(0, |(range, _)| range.end);
+    let (mut pieces, mut ahead) = (read(0..end), Bytes::new());
     for (range, digest) in &copied.ranges {
-        if digest_of(read(range.clone()), &mut each).await? != *digest {
+        let (mut hash, mut left) = (XxHash3_128::new(), range.end - range.start);
+        while left > 0 {
+            if ahead.is_empty() {
+                let Some(piece) = pieces.next().await else { return Ok(false) };
+                ahead = piece?.1;
+            }
+            let length = usize::try_from(left).map_or(ahead.len(), |left| left.min(ahead.len()));
+            let content = ahead.split_to(length);
+            hash.write(&content);
+            each(&content);
+            left -= length as u64;
+        }
+        if hash.finish_128() != *digest {
             return Ok(false);
         }
     }

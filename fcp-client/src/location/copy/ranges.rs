@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use twox_hash::XxHash3_128;
 
@@ -22,8 +23,23 @@ pub(super) struct Transfer {
     pub(super) watch: Arc<dyn Watch>,
     /// How errors of our own call the file.
     pub(super) label: Arc<(String, Vec<u8>)>,
+    /// From so many bytes on a part of a range counts by itself.
+    pub(super) mark: u64,
     /// Tell `watch` of written ranges.
     pub(super) tell_ranges: bool,
+}
+
+/// The shortest part of a file that counts by itself when a copy is cut, in bytes: short, so that
+/// little is lost where ways are slow.
+const MARK: u64 = 1 << 20;
+/// So many of those wait for their answers, for each stream.
+const AHEAD: u64 = 8;
+/// The most parts of one file, unless ranges are shorter.
+const MARKS: u64 = 8192;
+
+/// From how many bytes on a part of a file counts by itself; long files are not to fill journals.
+pub(super) fn mark(size: u64, chunk: u64) -> u64 {
+    (size / MARKS).max(MARK).min(chunk.max(1))
 }
 
 /// What is not covered by `done`, cut at multiples of `chunk`.
@@ -64,43 +80,70 @@ impl Transfer {
     pub(super) async fn run_hashed(self, size: u64) -> Result<(Vec<Done>, Digest)> {
         let mut hasher = Hasher::new(false);
         let writer = self.sink.writer().await;
-        let done = self.range(0..size, &writer, Some(&mut hasher)).await?;
-        self.written(done.clone(), writer).await?;
+        let mut pieces = self.source.read_range(0..size);
+        let done = self.part(&mut pieces, 0..size, &writer, Some(&mut hasher)).await?;
+        let done = self.written(done, writer).await?;
         Ok((vec![done], hasher.finish().0))
     }
 
     async fn work(self, todo: Arc<Mutex<VecDeque<Range<u64>>>>) -> Result<Vec<Done>> {
-        let mut done = Vec::new();
-        let mut before = None;
+        // The answers to the last writes of a part come while the next ones are on their way.
+        let ahead = usize::try_from(MARK * AHEAD / self.mark.max(MARK)).unwrap_or(1).max(1);
+        let (moved, mut settling) = mpsc::channel(ahead);
         let way = self.sink.writer().await;
-        // The answers to the last writes of a range come while the next one is on its way.
-        while let Some(range) = next(&todo) {
-            let settle = async {
-                match before.take() {
-                    Some((moved, writer)) => self.written(moved, writer).await,
-                    None => Ok(()),
-                }
-            };
-            let writer = way.again();
-            let (moved, ()) = tokio::try_join!(self.range(range, &writer, None), settle)?;
-            done.push(moved.clone());
-            before = Some((moved, writer));
-        }
-        if let Some((moved, writer)) = before {
-            self.written(moved, writer).await?;
-        }
+        let moving = async {
+            // It ends with the last part.
+            let moved = moved;
+            while let Some(range) = next(&todo) {
+                self.range(range, &way, &moved).await?;
+            }
+            Ok(())
+        };
+        let settled = async {
+            let mut done = Vec::new();
+            while let Some((part, writer)) = settling.recv().await {
+                done.push(self.written(part, writer).await?);
+            }
+            Ok(done)
+        };
+        let ((), done) = tokio::try_join!(moving, settled)?;
         Ok(done)
     }
 
-    async fn range(
+    /// Moves a range in parts, each of which counts by itself once it is written.
+    async fn range<'a>(
         &self,
         range: Range<u64>,
+        way: &Writer<'a>,
+        moved: &mpsc::Sender<(Done, Writer<'a>)>,
+    ) -> Result<()> {
+        let mut pieces = self.source.read_range(range.clone());
+        let mut at = range.start;
+        while at < range.end {
+            let writer = way.again();
+            let part = self.part(&mut pieces, at..range.end, &writer, None).await?;
+            if part.0.end <= at {
+                return Err(self.failed(Reason::Changed, "it ends earlier than it did"));
+            }
+            at = part.0.end;
+            // Whoever settles has failed, and says so, where nobody listens.
+            let _ = moved.send((part, writer)).await;
+        }
+        Ok(())
+    }
+
+    /// Moves what comes until a part is complete or nothing is left.
+    async fn part(
+        &self,
+        pieces: &mut Pieces,
+        rest: Range<u64>,
         writer: &Writer<'_>,
         mut hasher: Option<&mut Hasher>,
     ) -> Result<Done> {
-        let mut pieces = self.source.read_range(range.clone());
-        let mut hash = XxHash3_128::new();
-        while let Some(piece) = pieces.next().await {
+        let (mut hash, mut end) = (XxHash3_128::new(), rest.start);
+        // What is hashed in order is one part.
+        while hasher.is_some() || end - rest.start < self.mark {
+            let Some(piece) = pieces.next().await else { break };
             let (at, content) = piece?;
             if self.watch.is_cancelled() {
                 return Err(self.failed(Reason::Cancelled, "it was stopped"));
@@ -112,16 +155,17 @@ impl Transfer {
             let length = content.len() as u64;
             writer.write_at(at, content).await?;
             self.watch.moved(length);
+            end = at + length;
         }
-        Ok((range, hash.finish_128()))
+        Ok((rest.start..end, hash.finish_128()))
     }
 
-    async fn written(&self, (range, digest): Done, writer: Writer<'_>) -> Result<()> {
+    async fn written(&self, (range, digest): Done, writer: Writer<'_>) -> Result<Done> {
         writer.settle().await?;
         if self.tell_ranges {
-            self.watch.written(range, digest);
+            self.watch.written(range.clone(), digest);
         }
-        Ok(())
+        Ok((range, digest))
     }
 
     fn failed(&self, reason: Reason, text: &str) -> LocationError {
@@ -148,6 +192,15 @@ fn next(todo: &Mutex<VecDeque<Range<u64>>>) -> Option<Range<u64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parts_are_short_and_few() {
+        assert_eq!(mark(20 << 20, 8 << 20), MARK);
+        assert_eq!(mark(32 << 30, 8 << 20), 4 << 20);
+        assert_eq!(mark(1 << 40, 8 << 20), 8 << 20);
+        assert_eq!(mark(1 << 40, 4096), 4096);
+        assert_eq!(mark(0, 0), 1);
+    }
 
     #[test]
     fn what_is_missing_is_cut_at_multiples() {

@@ -7,7 +7,7 @@ use fcp_common::fs::Kind;
 
 use super::ranges::{self, Done, Transfer};
 use super::{Proof, Stage, Staged, discard, hash, proof};
-use crate::location::{LocationError, Meta, Op, Reason, Result, Sink, Source};
+use crate::location::{LocationError, Meta, Op, Reason, Result, SetMeta, Sink, Source};
 
 /// Up to this many bytes a file is held in memory whole. Jobs have up to 80 of them on their way.
 const SMALL: u64 = 255 * 1024;
@@ -112,6 +112,7 @@ async fn transfer(
         sink: Arc::clone(sink),
         watch: Arc::clone(&stage.watch),
         label: Arc::new((stage.from.name().to_owned(), stage.source.as_bytes().to_vec())),
+        mark: ranges::mark(size, options.chunk),
         tell_ranges: large,
     };
     if kept.is_empty() && !large && options.proof == Proof::Content {
@@ -136,13 +137,30 @@ async fn open_temp(stage: &Stage<'_>, made: &AtomicBool) -> Result<(Arc<Sink>, V
     if stage.done.is_empty() {
         return create().await;
     }
-    match stage.to.reopen(stage.temp).await {
+    match reopen(stage).await {
         Ok(sink) => {
             let kept = still_good(stage, &sink).await?;
+            stage.watch.kept(&kept);
             Ok((Arc::new(sink), kept))
         }
-        Err(error) if error.reason == Reason::NotFound => create().await,
+        Err(error) if error.reason == Reason::NotFound => {
+            // Before anything is written that what was there before does not tell of.
+            stage.watch.kept(&[]);
+            create().await
+        }
         Err(error) => Err(error),
+    }
+}
+
+/// The temp of an earlier run, which may have its final mode already.
+async fn reopen(stage: &Stage<'_>) -> Result<Sink> {
+    match stage.to.reopen(stage.temp).await {
+        Err(error) if error.reason == Reason::Denied => {
+            let own = SetMeta { mode: Some(0o600), mtime: None };
+            stage.to.set_meta(stage.temp, own).await.map_err(|_| error)?;
+            stage.to.reopen(stage.temp).await
+        }
+        done => done,
     }
 }
 
