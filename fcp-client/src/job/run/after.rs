@@ -70,8 +70,11 @@ impl<L: Ledger + 'static> File<'_, L> {
         let dir = self.final_name().split_last().map(|(dir, _)| dir).unwrap_or_default();
         // `false` where a place has no such call: the content is synced, and a name that is lost
         // leaves the temp, which the ledger knows to be proven.
-        order.destination.sync_dir(&dir).await?;
-        Ok(())
+        match order.destination.sync_dir(&dir).await {
+            // The consumer took the folder with what was in it, which survives by itself.
+            Err(error) if error.reason == Reason::NotFound => Ok(()),
+            synced => Ok(synced.map(|_| ())?),
+        }
     }
 
     /// Renames the source into the folder of what is done.

@@ -162,6 +162,29 @@ async fn s13_what_cannot_be_moved_is_delivered_and_only_moved_later() {
 }
 
 #[tokio::test]
+async fn s13_a_source_goes_although_the_consumer_took_the_whole_folder() {
+    for (action, zip) in [(Action::Move, false), (Action::Move, true), (Action::Delete, false)] {
+        let bench = Bench::new().action(action, zip);
+        bench.put("m/a", b"content");
+        // A file where the folder of what is done is to be.
+        bench.put("m/DONE", b"in the way");
+        let folder = RelPath::new(b"m").unwrap();
+        let mut bench = Bench { folders: vec![folder], ..bench };
+        bench.spec.file_pattern = regex::bytes::Regex::new("^a$").unwrap();
+        let first = bench.run().await;
+        if action == Action::Move {
+            assert_eq!((first.failed, first.exit_code), (1, 23), "{first:?}");
+            assert!(bench.here("m/a").is_some());
+        }
+        std::fs::remove_dir_all(bench.destination().join("m")).unwrap();
+        std::fs::remove_file(bench.source().join("m/DONE")).unwrap();
+        let summary = bench.run().await;
+        assert_eq!((summary.failed, summary.exit_code), (0, 0), "{}", bench.why("m/a"));
+        assert_eq!((bench.here("m/a"), bench.there("m/a")), (None, None));
+    }
+}
+
+#[tokio::test]
 async fn s15_a_young_file_waits_and_says_so() {
     let mut bench = Bench::new();
     bench.spec.min_age = Duration::from_secs(1800);
