@@ -62,11 +62,14 @@ impl JobScreen {
             return self.print(|| line(&value.to_string()));
         }
         let lines = summary_lines(summary);
-        let bad = summary.exit_code != 0;
-        self.print(|| match (bad, self.style.quiet) {
-            (true, _) => lines.iter().for_each(|text| error(text)),
-            (false, false) => lines.iter().for_each(|text| line(text)),
-            (false, true) => {}
+        self.print(|| {
+            for (text, loud) in &lines {
+                match (loud, self.style.quiet) {
+                    (true, _) => error(text),
+                    (false, false) => line(text),
+                    (false, true) => {}
+                }
+            }
         });
     }
 
@@ -151,16 +154,16 @@ fn told(event: &JobEvent, style: Style) -> Option<(String, bool)> {
     Some((escape_text(&text), loud))
 }
 
-/// The end of a job for people.
-fn summary_lines(summary: &JobSummary) -> Vec<String> {
+/// The end of a job for people, and which of it are errors.
+fn summary_lines(summary: &JobSummary) -> Vec<(String, bool)> {
     let JobSummary { job, found, delivered, skipped, failed, bytes, seconds, .. } = summary;
     let what = if summary.dry_run { "would be delivered" } else { "delivered" };
     if let (Some(error), 0) = (&summary.error, found) {
         // It ended before it began.
-        return vec![escape_text(&format!("{job}: {error}"))];
+        return vec![(escape_text(&format!("{job}: {error}")), true)];
     }
     let mut text = format!("{job}: {found} found, {delivered} {what}");
-    if !summary.dry_run {
+    if !summary.dry_run && *bytes > 0 {
         let rate = HumanBytes((*bytes as f64 / seconds.max(0.001)) as u64);
         text += &format!(" ({} in {seconds:.1} s, {rate}/s)", HumanBytes(*bytes));
     }
@@ -174,14 +177,15 @@ fn summary_lines(summary: &JobSummary) -> Vec<String> {
         text += &format!(" ({})", by.join(", "));
     }
     text += &format!(", {failed} failed");
-    let mut lines = vec![text];
+    let mut lines = vec![(text, false)];
     if !summary.missing_folders.is_empty() {
-        lines.push(format!("{job}: not there: {}", summary.missing_folders.join(", ")));
+        let folders = summary.missing_folders.join(", ");
+        lines.push((format!("{job}: not there: {folders}"), false));
     }
     if let Some(error) = &summary.error {
-        lines.push(format!("{job}: {error}"));
+        lines.push((format!("{job}: {error}"), true));
     }
-    lines.iter().map(|text| escape_text(text)).collect()
+    lines.into_iter().map(|(text, loud)| (escape_text(&text), loud)).collect()
 }
 
 /// A bar for each worker that has a large file, and one for all.
@@ -302,7 +306,7 @@ mod tests {
             missing_folders: vec!["\u{8}".to_owned()],
             ..JobSummary::default()
         };
-        let lines = summary_lines(&summary).concat();
+        let lines: String = summary_lines(&summary).into_iter().map(|(text, _)| text).collect();
         assert!(lines.chars().all(|c| !c.is_control()), "{lines:?}");
         let json = serde_json::to_string(&failed("\u{1b}")).unwrap();
         assert!(!json.contains('\u{1b}'));
@@ -335,7 +339,7 @@ mod tests {
             seconds: 1.0,
             ..JobSummary::default()
         };
-        let text = summary_lines(&summary).concat();
+        let [(text, false)] = &summary_lines(&summary)[..] else { panic!("one line for stdout") };
         assert!(text.contains("1 delivered (2.00 KiB in 1.0 s"), "{text}");
         assert!(text.contains("2 skipped (2 too young), 0 failed"), "{text}");
     }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -18,7 +19,7 @@ use crate::job::ledger::sqlite::SqliteBook;
 use crate::job::lock::{JobLock, LockError};
 use crate::job::log::{JobLog, Level};
 use crate::job::report::{JobEvent, JobSummary};
-use crate::job::run::{self, Halt, Listener, Order, Stop, hooks};
+use crate::job::run::{self, Halt, Listener, Order, Stop, Tries, hooks};
 use crate::job::spec::{End, JobSpec};
 use crate::job::state;
 use crate::location::{Location, Reason};
@@ -50,7 +51,9 @@ pub(super) fn run(
         .enable_all()
         .build()
         .map_err(|why| CliError::Internal(format!("cannot start: {why}")))?;
-    let runner = Runner { state, year: args.year, dry_run: args.dry_run, style, stop: Stop::new() };
+    let (stop, refused) = (Stop::new(), Arc::default());
+    let (year, dry_run) = (args.year, args.dry_run);
+    let runner = Runner { state, year, dry_run, style, stop, refused };
     // Jobs are few; their files are what runs on all threads.
     let here = tokio::task::LocalSet::new();
     let status = here.block_on(&runtime, async {
@@ -131,6 +134,8 @@ struct Runner {
     dry_run: bool,
     style: Style,
     stop: Stop,
+    /// A server refused a login, or is not the one we know. Trying again can lock an account.
+    refused: Arc<AtomicBool>,
 }
 
 impl Runner {
@@ -172,6 +177,13 @@ impl Runner {
             let status = self.round(jobs.clone()).await;
             if self.stop.is_over() {
                 return status;
+            }
+            if self.refused.load(Ordering::Relaxed) {
+                ui::error(
+                    "a login or a host key was refused: --every ends here, as an account that is \
+                     tried again and again gets locked; mend it and start again",
+                );
+                return ExitStatus::Socket;
             }
             loop {
                 tokio::select! {
@@ -220,7 +232,7 @@ impl Runner {
     }
 
     async fn locked(&self, spec: &JobSpec, book: &SqliteBook, listener: Listener) -> JobSummary {
-        match self.order(spec, true).await {
+        match self.order(spec, true, &listener).await {
             Ok((order, _)) => run::run_job(order, book, listener, &self.stop).await,
             Err(summary) => *summary,
         }
@@ -233,17 +245,22 @@ impl Runner {
             Ok(records) => records,
             Err(text) => return ended(spec, 11, text),
         };
-        match self.order(spec, false).await {
+        match self.order(spec, false, &listener).await {
             Ok((order, there)) => run::dry_run(order, there, records, listener, &self.stop).await,
             Err(summary) => *summary,
         }
     }
 
     /// Reaches both ends; and whether the destination is there, which only a dry run may find out.
-    async fn order(&self, spec: &JobSpec, make: bool) -> Result<(Order, bool), Box<JobSummary>> {
+    async fn order(
+        &self,
+        spec: &JobSpec,
+        make: bool,
+        listener: &Listener,
+    ) -> Result<(Order, bool), Box<JobSummary>> {
         let (source, destination) = tokio::join!(
-            self.end(spec, &spec.source, false),
-            self.end(spec, &spec.destination, make)
+            self.end(spec, &spec.source, false, listener),
+            self.end(spec, &spec.destination, make, listener)
         );
         let source = source.map_err(|ended| ended.summary)?;
         let (destination, there) = match destination {
@@ -265,7 +282,13 @@ impl Runner {
         Ok((order, there))
     }
 
-    async fn end(&self, spec: &JobSpec, end: &End, make: bool) -> Result<Location, Ended> {
+    async fn end(
+        &self,
+        spec: &JobSpec,
+        end: &End,
+        make: bool,
+        listener: &Listener,
+    ) -> Result<Location, Ended> {
         let failed = |code, text: String| {
             let summary = Box::new(ended(spec, code, text));
             Ended { summary, missing: false }
@@ -277,14 +300,19 @@ impl Runner {
             Ok(login) => login.map_err(|error| failed(1, error.to_string()))?,
             Err(why) => return Err(failed(11, why.to_string())),
         };
-        run::connect(spec, end, login, make, &self.stop).await.map_err(|unreached| {
+        let told = |text: String| listener(&JobEvent::Note { job: spec.key.clone(), text });
+        let tries = Tries { max: spec.transfer.attempts, told: &told };
+        run::connect(spec, end, login, make, tries, &self.stop).await.map_err(|unreached| {
             let reason = unreached.error.reason;
-            let base = matches!(reason, Reason::Denied | Reason::NotDirectory | Reason::NotFound);
-            let code = match (self.stop.is_over(), unreached.remote && !base) {
+            let code = match (self.stop.is_over(), unreached.is_connection()) {
                 (true, _) => 20,
                 (false, true) => 10,
-                (false, false) => 1,
+                // The job file is right; its place is not as it should be.
+                (false, false) => 23,
             };
+            if unreached.is_refused() {
+                self.refused.store(true, Ordering::Relaxed);
+            }
             Ended { missing: reason == Reason::NotFound, ..failed(code, unreached.to_string()) }
         })
     }
@@ -296,11 +324,25 @@ impl Runner {
             log_summary(&spec, self.year, &summary);
             let (hooked, of) = (spec.clone(), summary.clone());
             let hook = tokio::task::spawn_blocking(move || hooks::run(&hooked, &of)).await;
-            if let Ok(Err(text)) = hook {
-                screen.trouble(&format!("{}: {text}; what the job did stays done", spec.key));
-            }
+            self.told_of_hook(&spec, hook.unwrap_or_default(), screen);
         }
         status(summary.exit_code)
+    }
+
+    /// What a hook said and that it failed, which changes nothing.
+    fn told_of_hook(&self, spec: &JobSpec, hook: hooks::Heard, screen: &JobScreen) {
+        let log = log_of(spec, self.year);
+        for line in &hook.lines {
+            log.line(Level::Info, &format!("hook: {line}"));
+            if !self.style.quiet {
+                screen.trouble(&format!("{}: hook: {line}", spec.key));
+            }
+        }
+        if let Some(text) = hook.failure {
+            let text = format!("{text}; what the job did stays done");
+            log.line(Level::Warn, &text);
+            screen.trouble(&format!("{}: {text}", spec.key));
+        }
     }
 }
 
@@ -366,10 +408,14 @@ fn log_line(event: &JobEvent) -> Option<(Level, String)> {
     })
 }
 
-fn log_summary(spec: &JobSpec, year: Option<i16>, summary: &JobSummary) {
+/// The job's log. Whoever cannot be told that it fails was told already.
+fn log_of(spec: &JobSpec, year: Option<i16>) -> JobLog {
     let year = year.unwrap_or_else(this_year);
-    // Whoever cannot be told was told already.
-    let log = JobLog::new(&spec.log_dir, &spec.key, year, Box::new(|_| ()));
+    JobLog::new(&spec.log_dir, &spec.key, year, Box::new(|_| ()))
+}
+
+fn log_summary(spec: &JobSpec, year: Option<i16>, summary: &JobSummary) {
+    let log = log_of(spec, year);
     let level = if summary.exit_code == 0 { Level::Info } else { Level::Error };
     let text = format!(
         "{} found, {} delivered, {} bytes, {} skipped, {} failed, exit code {}{}",
