@@ -228,6 +228,7 @@ impl Runner {
                 Err(error) => ended(&spec, 11, error.to_string()),
             },
         };
+        let summary = sorted(summary, &spec, self.year);
         self.told(spec, summary, screen).await
     }
 
@@ -402,9 +403,10 @@ fn log_line(event: &JobEvent) -> Option<(Level, String)> {
         JobEvent::Planning { files, bytes, .. } => {
             (Level::Info, format!("{files} files to copy, {bytes} bytes"))
         }
-        JobEvent::Started { .. } | JobEvent::Progress { .. } | JobEvent::Planned { .. } => {
-            return None;
-        }
+        JobEvent::Started { .. }
+        | JobEvent::Progress { .. }
+        | JobEvent::Phase { .. }
+        | JobEvent::Planned { .. } => return None,
     })
 }
 
@@ -418,10 +420,11 @@ fn log_summary(spec: &JobSpec, year: Option<i16>, summary: &JobSummary) {
     let log = log_of(spec, year);
     let level = if summary.exit_code == 0 { Level::Info } else { Level::Error };
     let text = format!(
-        "{} found, {} delivered, {} bytes, {} skipped, {} failed, exit code {}{}",
+        "{} found, {} delivered, {} bytes, {} not put away, {} skipped, {} failed, exit code {}{}",
         summary.found,
         summary.delivered,
         summary.bytes,
+        summary.not_put_away,
         summary.skipped,
         summary.failed,
         summary.exit_code,
@@ -431,6 +434,9 @@ fn log_summary(spec: &JobSpec, year: Option<i16>, summary: &JobSummary) {
     if !summary.missing_folders.is_empty() {
         log.line(Level::Warn, &format!("not there: {}", summary.missing_folders.join(", ")));
     }
+    if !summary.folders_to_come.is_empty() {
+        log.line(Level::Info, &format!("not yet there: {}", summary.folders_to_come.join(", ")));
+    }
 }
 
 fn records(path: &std::path::Path, job: &str) -> Result<Vec<crate::job::ledger::Record>, String> {
@@ -439,6 +445,17 @@ fn records(path: &std::path::Path, job: &str) -> Result<Vec<crate::job::ledger::
         None => Ok(Vec::new()),
         Some(overview) => overview.records(job).map_err(|error| error.to_string()),
     }
+}
+
+/// A month that has not begun is no missing one.
+fn sorted(mut summary: JobSummary, spec: &JobSpec, year: Option<i16>) -> JobSummary {
+    let today = jiff::Zoned::now().date();
+    let to_come = folders::to_come(&spec.folder_pattern, year, today);
+    let to_come: Vec<_> = to_come.iter().map(|folder| folder.path.to_string()).collect();
+    let missing = std::mem::take(&mut summary.missing_folders).into_iter();
+    (summary.folders_to_come, summary.missing_folders) =
+        missing.partition(|folder| to_come.contains(folder));
+    summary
 }
 
 /// A job that ended before it began.
