@@ -127,3 +127,33 @@ fn a_killed_download_goes_on_where_it_was() {
     // What was written in the last moments may not be in the ledger; how much depends on the load.
     assert!(reads < 225, "{reads} reads of 240 in all: nothing was kept");
 }
+
+#[test]
+fn s01_a_killed_or_interrupted_download_at_default_settings_goes_on() {
+    for signal in [None, Some(rustix::process::Signal::INT)] {
+        let Some(world) = World::new() else { return };
+        world.file("large.csv", 48 * MIB);
+        let originals = Originals::of(&world);
+        world.job(After::Moved.lines());
+        let kill = if signal.is_none() { "kill read 150\n" } else { "" };
+        world.faults.plan(&format!("{kill}delay read"));
+        let run = start(&mut world.command(&["run", "J", YEAR]));
+        world.faults.client(run.pid());
+        if let Some(signal) = signal {
+            while world.faults.count("read") < 150 {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            run.signal(signal);
+        }
+        let code = run.finish(Duration::from_secs(60)).code();
+        assert_eq!(code, signal.map(|_| 20));
+        world.faults.plan("");
+        let ran = ended(&mut world.command(&["run", "J", YEAR, "--json"]));
+        ran.assert_success();
+        let done =
+            ran.stdout_text().lines().find(|line| line.contains("\"done\"")).unwrap().to_owned();
+        let done: serde_json::Value = serde_json::from_str(&done).unwrap();
+        assert!(done["resumed"].as_u64().unwrap() >= 8 * MIB, "{done}");
+        originals.assert_delivered(&world, After::Moved);
+    }
+}

@@ -110,11 +110,47 @@ fn hooks_get_the_summary_and_change_nothing() {
     let Some(world) = World::new() else { return };
     world.file("a.csv", 10);
     let heard = world.path("heard");
-    let hooks = format!("  on_success: \"cat > {}; exit 7\"\n", heard.display());
+    let hooks = format!("  on_success: \"cat > {}; echo loud; exit 7\"\n", heard.display());
     world.job(&format!("{}{hooks}", After::Kept.lines()));
-    world.run().assert_success();
+    let ran = ended(&mut world.command(&["run", "J", YEAR, "--json"]));
+    ran.assert_success();
+    for line in ran.stdout_text().lines() {
+        assert!(serde_json::from_str::<Value>(line).is_ok(), "{line}");
+    }
+    assert!(ran.stderr_text().contains("hook: loud"), "{}", ran.stderr_text());
     let summary: Value = serde_json::from_slice(&fs::read(heard).unwrap()).unwrap();
     assert_eq!(summary["delivered"], 1);
+}
+
+#[test]
+fn s13_a_check_and_a_run_say_the_same_of_missing_bases() {
+    let Some(world) = World::new() else { return };
+    let check = || ended(&mut world.command(&["check", "J"]));
+    world.file("a.csv", 10);
+    fs::remove_dir(world.path("out")).unwrap();
+    world.job(&format!("{}  folder_pattern: \"2024/202403\"\n", After::Kept.lines()));
+    check().assert_success();
+    assert!(!world.path("out").exists());
+    world.upload(&format!("{}  folder_pattern: \"2024/202403\"\n", After::Kept.lines()));
+    check().assert_success();
+    assert!(!world.path("out").exists());
+    fs::rename(world.path("in"), world.path("elsewhere")).unwrap();
+    for job in [World::job, World::upload] {
+        job(&world, After::Kept.lines());
+        check().assert_code(23);
+        world.run().assert_code(23);
+    }
+}
+
+#[test]
+fn a_refused_login_ends_every() {
+    let Some(world) = World::new() else { return };
+    let yaml = fs::read_to_string(world.job(After::Kept.lines())).unwrap();
+    world.write(&yaml.replace("client_key", "host_key"));
+    let ran = ended(&mut world.command(&["run", "J", "--every", "1s"]));
+    ran.assert_code(10);
+    assert!(ran.stderr_text().contains("--every ends here"), "{}", ran.stderr_text());
+    assert_eq!(ran.stderr_text().matches("fcp: J: ").count(), 1, "{}", ran.stderr_text());
 }
 
 #[test]

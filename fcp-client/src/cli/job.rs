@@ -14,14 +14,16 @@ Examples:
   fcp job run EPSILON SIGMA 2024      a whole year of two jobs, at the same time
   fcp job run --all -n -c other.yaml  what would be done, and why
   fcp job check --offline             whether jobs.yaml makes sense
+  fcp job keys                        what may stand in it
 
 Without -c the file is ./jobs.yaml, else fcp/jobs.yaml in the directory of settings
 ($XDG_CONFIG_HOME or ~/.config), else /etc/fcp/jobs.yaml. -c may stand anywhere behind the word
 job, and before it: fcp -c FILE job run NAME.
 
 Exit codes: 0 all done, also when there was nothing to do; 1 jobs.yaml or what was typed makes no
-sense; 10 cannot connect; 20 interrupted; 23 some files failed; 75 another run has the job's lock.";
-const COMMANDS: [&str; 4] = ["run", "list", "check", "status"];
+sense; 10 cannot connect; 11 the ledger or this disk cannot be used; 20 interrupted; 23 some files
+failed, or a place is not as it should be; 75 another run has the job's lock.";
+const COMMANDS: [&str; 5] = ["run", "list", "check", "status", "keys"];
 /// Years that anybody keeps files of.
 const FIRST_YEAR: i16 = 1970;
 
@@ -81,6 +83,8 @@ pub enum JobCommand {
     Check(CheckArgs),
     /// Tell what became of files
     Status(StatusArgs),
+    /// Tell all keys of a job, their defaults and what they may be
+    Keys,
 }
 
 /// `fcp job run`.
@@ -223,7 +227,8 @@ fn explained(error: clap::Error) -> clap::Error {
     let first = text.lines().next().unwrap_or_default();
     let first = first.trim_start_matches("error: ").trim_end_matches(':');
     let missing = error.kind() == ErrorKind::MissingSubcommand;
-    let first = if missing { "a command is needed: run, list, check or status" } else { first };
+    let first =
+        if missing { "a command is needed: run, list, check, status or keys" } else { first };
     usage(&format!("{first}; type: fcp job run NAME... {SEE}"))
 }
 

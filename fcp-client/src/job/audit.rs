@@ -58,6 +58,7 @@ fn line_of(event: &JobEvent, when: String) -> Option<Line<'_>> {
         }
         JobEvent::Started { .. }
         | JobEvent::Progress { .. }
+        | JobEvent::Phase { .. }
         | JobEvent::Planned { .. }
         | JobEvent::Planning { .. }
         | JobEvent::Retried { .. }

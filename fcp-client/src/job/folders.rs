@@ -111,6 +111,16 @@ fn parts(mut text: &str) -> Result<Vec<Part>, String> {
     Ok(parts)
 }
 
+/// Those of [`folders`] that only days after `today` belong to.
+pub fn to_come(pattern: &FolderPattern, year: Option<i16>, today: Date) -> Vec<Folder> {
+    let first = Date::constant(today.year(), 1, 1);
+    let begun = between(pattern, first, today);
+    let mut all = folders(pattern, year, today);
+    let later = year.is_some_and(|year| year >= today.year());
+    all.retain(|folder| later && !begun.contains(folder));
+    all
+}
+
 /// The folders to look into, oldest first, each once: those of `year`, or else those of the
 /// previous and the current month, so that New Year loses nothing.
 pub fn folders(pattern: &FolderPattern, year: Option<i16>, today: Date) -> Vec<Folder> {
@@ -119,6 +129,10 @@ pub fn folders(pattern: &FolderPattern, year: Option<i16>, today: Date) -> Vec<F
         Some(year) => (Date::constant(year, 1, 1), Date::constant(year, 12, 31)),
         None => (first.saturating_sub(1.month()), today.last_of_month()),
     };
+    between(pattern, from, to)
+}
+
+fn between(pattern: &FolderPattern, from: Date, to: Date) -> Vec<Folder> {
     let step = if pattern.has(&Part::Day) { 1.day() } else { 1.month() };
     let mut folders: Vec<Folder> = Vec::new();
     for day in from.series(step).take_while(|day| *day <= to) {
@@ -143,6 +157,16 @@ mod tests {
             .into_iter()
             .map(|f| String::from_utf8(f.path.as_bytes().to_vec()).unwrap())
             .collect()
+    }
+
+    #[test]
+    fn months_that_have_not_begun_are_known() {
+        let pattern = FolderPattern::default();
+        let come = |year, today| to_come(&pattern, year, today).len();
+        assert_eq!(come(Some(2026), date(2026, 11, 20)), 1);
+        assert_eq!(come(Some(2026), date(2026, 12, 31)), 0);
+        assert_eq!(come(Some(2027), date(2026, 1, 31)), 12);
+        assert_eq!((come(Some(2025), date(2026, 1, 1)), come(None, date(2026, 1, 1))), (0, 0));
     }
 
     #[test]

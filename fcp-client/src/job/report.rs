@@ -13,6 +13,9 @@ pub enum JobEvent {
     Started { job: String, file: String, bytes: u64, worker: usize },
     /// More of it is there.
     Progress { job: String, file: String, worker: usize, bytes: u64 },
+    /// What is done with a large file after it was copied: `proving`, `moving`, `zipping`,
+    /// `removing`.
+    Phase { job: String, file: String, phase: &'static str },
     /// It is delivered and put away; or in a dry run it would be.
     Done(Box<FileRecord>),
     /// What a run would do with it; told by dry runs.
@@ -60,6 +63,8 @@ pub struct JobSummary {
     pub dry_run: bool,
     pub found: u64,
     pub delivered: u64,
+    /// Delivered in this run, with sources that stay although they were to go; `failed` has them, too.
+    pub not_put_away: u64,
     /// Of earlier runs, brought to their end.
     pub recovered: u64,
     pub skipped: u64,
@@ -73,6 +78,8 @@ pub struct JobSummary {
     pub seconds: f64,
     /// Folders that are not there.
     pub missing_folders: Vec<String>,
+    /// Of these, those whose time has not come.
+    pub folders_to_come: Vec<String>,
     /// Why the job ended early, if it did.
     pub error: Option<String>,
     pub exit_code: u8,

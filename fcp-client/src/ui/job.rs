@@ -36,6 +36,38 @@ pub struct Style {
 pub struct JobScreen {
     style: Style,
     bars: Arc<Mutex<Option<Bars>>>,
+    same: Arc<Mutex<Same>>,
+}
+
+/// Failures of many files of a folder that are one: the first is told, the others are counted.
+#[derive(Default)]
+struct Same(BTreeMap<[String; 3], u64>);
+
+impl Same {
+    /// Whether one of this folder failed like that; it is counted.
+    fn has_told(&mut self, event: &JobEvent) -> bool {
+        let JobEvent::Failed { job, file, error, .. } = event else { return false };
+        let (folder, name) = file.rsplit_once('/').unwrap_or(("", file));
+        if name.is_empty() {
+            return false;
+        }
+        let key = [job.clone(), folder.to_owned(), without(error, name)];
+        let count = self.0.entry(key).and_modify(|count| *count += 1).or_default();
+        *count > 0
+    }
+
+    /// What was counted of a job, as lines.
+    fn take(&mut self, job: &str) -> Vec<String> {
+        let (of_job, others) =
+            std::mem::take(&mut self.0).into_iter().partition(|(key, _)| key[0] == job);
+        self.0 = others;
+        let of_job: BTreeMap<[String; 3], u64> = of_job;
+        let many = of_job.into_iter().filter(|(_, count)| *count > 0);
+        let text = |([job, folder, error], count): ([String; 3], u64)| {
+            escape_text(&format!("{job}: {folder}: {count} more of its files: {error}"))
+        };
+        many.map(text).collect()
+    }
 }
 
 impl JobScreen {
@@ -45,7 +77,7 @@ impl JobScreen {
             && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
         let bars = style.progress && able && !style.quiet && !style.json;
         let bars = bars.then(|| Bars::new(std::env::var_os("NO_COLOR").is_none()));
-        JobScreen { style, bars: Arc::new(Mutex::new(bars)) }
+        JobScreen { style, bars: Arc::new(Mutex::new(bars)), same: Arc::default() }
     }
 
     /// What hears of everything that happens.
@@ -61,12 +93,17 @@ impl JobScreen {
             value["event"] = json!("summary");
             return self.print(|| line(&value.to_string()));
         }
-        let lines = summary_lines(summary);
-        let bad = summary.exit_code != 0;
-        self.print(|| match (bad, self.style.quiet) {
-            (true, _) => lines.iter().for_each(|text| error(text)),
-            (false, false) => lines.iter().for_each(|text| line(text)),
-            (false, true) => {}
+        let mut lines = summary_lines(summary);
+        let more = self.lock_same().take(&summary.job).into_iter().map(|text| (text, true));
+        lines.splice(0..0, more);
+        self.print(|| {
+            for (text, loud) in &lines {
+                match (loud, self.style.quiet) {
+                    (true, _) => error(text),
+                    (false, false) => line(text),
+                    (false, true) => {}
+                }
+            }
         });
     }
 
@@ -89,11 +126,14 @@ impl JobScreen {
         }
         if self.style.json {
             // Content on its way is for bars.
-            if !matches!(event, JobEvent::Progress { .. })
+            if !matches!(event, JobEvent::Progress { .. } | JobEvent::Phase { .. })
                 && let Ok(text) = serde_json::to_string(event)
             {
                 line(&text);
             }
+            return;
+        }
+        if self.style.verbose == 0 && self.lock_same().has_told(event) {
             return;
         }
         let Some((text, loud)) = told(event, self.style) else { return };
@@ -108,9 +148,29 @@ impl JobScreen {
         }
     }
 
+    fn lock_same(&self) -> std::sync::MutexGuard<'_, Same> {
+        self.same.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Bars>> {
         self.bars.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A text with `*` for each `name` in it that is a word of its own.
+fn without(text: &str, name: &str) -> String {
+    let (mut left, mut rest) = (String::new(), 0);
+    for (at, _) in text.match_indices(name) {
+        let end = at + name.len();
+        let inside = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
+        if inside(text[..at].chars().next_back()) || inside(text[end..].chars().next()) {
+            continue;
+        }
+        left.push_str(&text[rest..at]);
+        left.push('*');
+        rest = end;
+    }
+    left + &text[rest..]
 }
 
 /// An event as a line, and whether it is one for stderr; `None` when nobody wants it.
@@ -151,18 +211,21 @@ fn told(event: &JobEvent, style: Style) -> Option<(String, bool)> {
     Some((escape_text(&text), loud))
 }
 
-/// The end of a job for people.
-fn summary_lines(summary: &JobSummary) -> Vec<String> {
+/// The end of a job for people, and which of it are errors.
+fn summary_lines(summary: &JobSummary) -> Vec<(String, bool)> {
     let JobSummary { job, found, delivered, skipped, failed, bytes, seconds, .. } = summary;
     let what = if summary.dry_run { "would be delivered" } else { "delivered" };
     if let (Some(error), 0) = (&summary.error, found) {
         // It ended before it began.
-        return vec![escape_text(&format!("{job}: {error}"))];
+        return vec![(escape_text(&format!("{job}: {error}")), true)];
     }
     let mut text = format!("{job}: {found} found, {delivered} {what}");
-    if !summary.dry_run {
+    if !summary.dry_run && *bytes > 0 {
         let rate = HumanBytes((*bytes as f64 / seconds.max(0.001)) as u64);
         text += &format!(" ({} in {seconds:.1} s, {rate}/s)", HumanBytes(*bytes));
+    }
+    if summary.not_put_away > 0 {
+        text += &format!(", {} of them not put away", summary.not_put_away);
     }
     if summary.recovered > 0 {
         text += &format!(", {} of an earlier run finished", summary.recovered);
@@ -174,14 +237,15 @@ fn summary_lines(summary: &JobSummary) -> Vec<String> {
         text += &format!(" ({})", by.join(", "));
     }
     text += &format!(", {failed} failed");
-    let mut lines = vec![text];
+    let mut lines = vec![(text, false)];
     if !summary.missing_folders.is_empty() {
-        lines.push(format!("{job}: not there: {}", summary.missing_folders.join(", ")));
+        let folders = summary.missing_folders.join(", ");
+        lines.push((format!("{job}: not there: {folders}"), false));
     }
     if let Some(error) = &summary.error {
-        lines.push(format!("{job}: {error}"));
+        lines.push((format!("{job}: {error}"), true));
     }
-    lines.iter().map(|text| escape_text(text)).collect()
+    lines.into_iter().map(|(text, loud)| (escape_text(&text), loud)).collect()
 }
 
 /// A bar for each worker that has a large file, and one for all.
@@ -191,7 +255,12 @@ struct Bars {
     workers: BTreeMap<(String, usize), ProgressBar>,
     /// Bytes that each file on its way is told to have.
     moved: HashMap<(String, String), u64>,
+    /// What is done with those that are copied.
+    phases: HashMap<(String, String), &'static str>,
     style: ProgressStyle,
+    /// Of the total, while something is copied and while nothing is: a rate would only fall.
+    totals: [ProgressStyle; 2],
+    files: u64,
 }
 
 impl Bars {
@@ -203,20 +272,40 @@ impl Bars {
             style.unwrap_or_else(|_| ProgressStyle::default_bar())
         };
         let total = multi.add(ProgressBar::new(0));
-        total.set_style(style("BAR {bytes}/{total_bytes} {bytes_per_sec} ETA {eta} {msg}"));
-        let style = style("BAR {bytes}/{total_bytes} {msg}");
-        Bars { multi, total, workers: BTreeMap::new(), moved: HashMap::new(), style }
+        let plain = style("BAR {bytes}/{total_bytes} {msg}");
+        let rated = style("BAR {bytes}/{total_bytes} {bytes_per_sec} ETA {eta} {msg}");
+        total.set_style(rated.clone());
+        Bars {
+            multi,
+            total,
+            workers: BTreeMap::new(),
+            moved: HashMap::new(),
+            phases: HashMap::new(),
+            style: plain.clone(),
+            totals: [rated, plain],
+            files: 0,
+        }
     }
 
     fn event(&mut self, event: &JobEvent) {
         match event {
             JobEvent::Planning { bytes, files, .. } => {
                 self.total.inc_length(*bytes);
-                self.total.set_message(format!("of {files} files"));
+                self.files += files;
+                self.show_phase();
+            }
+            JobEvent::Phase { job, file, phase } => {
+                let key = (job.clone(), file.clone());
+                if let Some((_, bar)) = self.bar_of(job, file) {
+                    bar.set_message(format!("{} ({phase})", escape_text(file)));
+                }
+                self.phases.insert(key, phase);
+                self.show_phase();
             }
             JobEvent::Started { job, file, bytes, worker } => {
                 self.moved.insert((job.clone(), file.clone()), 0);
                 self.started(job, file, *bytes, *worker);
+                self.show_phase();
             }
             JobEvent::Progress { job, file, worker, bytes } => {
                 self.reach(job, file, *bytes);
@@ -259,17 +348,36 @@ impl Bars {
     }
 
     fn ended(&mut self, job: &str, file: &str) {
-        self.moved.remove(&(job.to_owned(), file.to_owned()));
-        if let Some((key, bar)) = self
-            .workers
-            .iter()
-            .find(|((of, _), bar)| of == job && bar.message() == escape_text(file))
-        {
+        let key = (job.to_owned(), file.to_owned());
+        self.moved.remove(&key);
+        self.phases.remove(&key);
+        if let Some((key, bar)) = self.bar_of(job, file) {
             bar.finish_and_clear();
             self.multi.remove(bar);
             let key = key.clone();
             self.workers.remove(&key);
         }
+        self.show_phase();
+    }
+
+    fn bar_of(&self, job: &str, file: &str) -> Option<(&(String, usize), &ProgressBar)> {
+        let shown = escape_text(file);
+        let is_of = |message: &str| {
+            message
+                .strip_prefix(&*shown)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with(" ("))
+        };
+        self.workers.iter().find(|((of, _), bar)| of == job && is_of(&bar.message()))
+    }
+
+    /// The total's rate while anything is copied; otherwise what is done with what was.
+    fn show_phase(&self) {
+        let copying = self.moved.len() > self.phases.len();
+        let phase = self.phases.values().next().filter(|_| !copying);
+        let [rated, plain] = &self.totals;
+        self.total.set_style(if phase.is_some() { plain } else { rated }.clone());
+        let of = format!("of {} files", self.files);
+        self.total.set_message(phase.map_or(of.clone(), |phase| format!("{of}, {phase}")));
     }
 
     fn clear(self) {
@@ -302,7 +410,7 @@ mod tests {
             missing_folders: vec!["\u{8}".to_owned()],
             ..JobSummary::default()
         };
-        let lines = summary_lines(&summary).concat();
+        let lines: String = summary_lines(&summary).into_iter().map(|(text, _)| text).collect();
         assert!(lines.chars().all(|c| !c.is_control()), "{lines:?}");
         let json = serde_json::to_string(&failed("\u{1b}")).unwrap();
         assert!(!json.contains('\u{1b}'));
@@ -324,6 +432,22 @@ mod tests {
     }
 
     #[test]
+    fn failures_of_one_folder_that_are_the_same_are_counted() {
+        let failed = |file: &str| JobEvent::Failed {
+            job: "A".to_owned(),
+            file: file.to_owned(),
+            attempts: 1,
+            error: format!("cannot rename {file}: denied"),
+        };
+        let mut same = Same::default();
+        let told: Vec<_> =
+            ["m/a", "m/b", "m/c", "n/a"].map(|file| same.has_told(&failed(file))).into();
+        assert_eq!(told, [false, true, true, false]);
+        assert_eq!(same.take("A"), ["A: m: 2 more of its files: cannot rename m/*: denied"]);
+        assert!(same.take("A").is_empty());
+    }
+
+    #[test]
     fn a_summary_counts_reasons() {
         let summary = JobSummary {
             job: "A".to_owned(),
@@ -335,7 +459,9 @@ mod tests {
             seconds: 1.0,
             ..JobSummary::default()
         };
-        let text = summary_lines(&summary).concat();
+        let idle = JobSummary { bytes: 0, ..summary.clone() };
+        assert!(!summary_lines(&idle)[0].0.contains("B/s"));
+        let [(text, false)] = &summary_lines(&summary)[..] else { panic!("one line for stdout") };
         assert!(text.contains("1 delivered (2.00 KiB in 1.0 s"), "{text}");
         assert!(text.contains("2 skipped (2 too young), 0 failed"), "{text}");
     }

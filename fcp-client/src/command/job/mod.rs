@@ -10,7 +10,7 @@ use std::ffi::OsString;
 
 use crate::cli::{JobArgs, JobCommand, JobOptions};
 use crate::error::CliError;
-use crate::job::spec::{self, Checked, JobFile, JobSpec, SpecError};
+use crate::job::spec::{self, Checked, JobFile, JobSpec, KEYS, SpecError};
 use crate::ui;
 use crate::ui::exit::ExitStatus;
 
@@ -28,6 +28,10 @@ pub(super) fn run(args: &JobArgs) -> Result<ExitStatus, CliError> {
     leave_no_core();
     let options = &args.options;
     match &args.what {
+        JobCommand::Keys => {
+            KEYS.lines().for_each(ui::line);
+            Ok(ExitStatus::Success)
+        }
         JobCommand::List => Ok(list::run(options, &load(options)?)),
         JobCommand::Check(check) => check::run(options, check, &load(options)?),
         JobCommand::Run(run) => {

@@ -5,7 +5,7 @@ use fcp_proto::path::{Name, RelPath};
 
 use crate::job::folders;
 use crate::job::plan;
-use crate::job::run::{self, Stop};
+use crate::job::run::{self, Stop, Unreached};
 use crate::job::spec::{Action, ClockRule, End, JobSpec};
 use crate::location::sftp::dial::Login;
 use crate::location::{Clock, DigestKind, Location, LocationError, Reason, SetMeta};
@@ -85,19 +85,22 @@ impl Tries {
         end: &End,
         login: Option<Login>,
     ) -> Option<Location> {
-        match run::connect(spec, end, login, false, &Stop::new()).await {
+        match reached(spec, end, login).await {
             Ok(location) => {
                 self.ok(format!("{} is there", location.name()));
                 Some(location)
             }
             Err(unreached) => {
-                let there = unreached.error.reason == Reason::NotFound;
-                self.bad(unreached.to_string());
-                if let Some(finding) = self.findings.last_mut() {
-                    finding.unreachable = unreached.remote && !there;
-                }
+                self.unreached(&unreached);
                 None
             }
+        }
+    }
+
+    fn unreached(&mut self, unreached: &Unreached) {
+        self.bad(unreached.to_string());
+        if let Some(finding) = self.findings.last_mut() {
+            finding.unreachable = unreached.is_connection();
         }
     }
 
@@ -111,9 +114,13 @@ impl Tries {
                     "its clock cannot be measured: files count from when they were first seen; \
                      `clock: ours` trusts this machine's",
                 ),
-                Some(Clock::Skew { millis, .. }) => {
-                    self.ok(format!("its clock is {millis} ms ahead of ours"));
-                }
+                Some(Clock::Skew { millis, error }) => self.ok(match millis {
+                    _ if u128::from(millis.unsigned_abs()) <= error.as_millis() => {
+                        "its clock is as ours".to_owned()
+                    }
+                    1.. => format!("its clock is {millis} ms ahead of ours"),
+                    _ => format!("its clock is {} ms behind ours", millis.unsigned_abs()),
+                }),
                 None => {}
             }
         }
@@ -199,7 +206,14 @@ impl Tries {
     }
 
     async fn destination(&mut self, spec: &JobSpec, login: Option<Login>) {
-        let Some(place) = self.connect(spec, &spec.destination, login).await else { return };
+        let place = match reached(spec, &spec.destination, login.clone()).await {
+            Ok(place) => place,
+            Err(unreached) if unreached.error.reason == Reason::NotFound => {
+                return self.missing(spec, login, &unreached).await;
+            }
+            Err(unreached) => return self.unreached(&unreached),
+        };
+        self.ok(format!("{} is there", place.name()));
         let Some(probe) = self.write(&place, &RelPath::root()).await else { return };
         self.hashes(spec, &place, &probe).await;
         let other = format!(".tmp.fcp-check.{:08x}", run::random());
@@ -218,6 +232,24 @@ impl Tries {
         }
     }
 
+    /// A run makes the destination's base where it is not there, if it may.
+    async fn missing(&mut self, spec: &JobSpec, login: Option<Login>, unreached: &Unreached) {
+        let mut end = spec.destination.clone();
+        while let Some(above) = end.parent() {
+            match reached(spec, &above, login.clone()).await {
+                Ok(place) => {
+                    self.ok(format!("{} is not there; a run makes it", spec.destination.shown()));
+                    let Some(probe) = self.write(&place, &RelPath::root()).await else { return };
+                    self.tried("removing a file", place.remove(&probe).await);
+                    return;
+                }
+                Err(error) if error.error.reason == Reason::NotFound => end = above,
+                Err(error) => return self.unreached(&error),
+            }
+        }
+        self.unreached(unreached);
+    }
+
     async fn hashes(&mut self, spec: &JobSpec, place: &Location, probe: &RelPath) {
         let kinds = [DigestKind::Sha256, DigestKind::Md5];
         let proving = spec.transfer.verify_integrity || spec.done.action != Action::Keep;
@@ -228,6 +260,12 @@ impl Tries {
             Err(error) => self.bad(error.to_string()),
         }
     }
+}
+
+/// One try: whoever checks wants to know now.
+async fn reached(spec: &JobSpec, end: &End, login: Option<Login>) -> Result<Location, Unreached> {
+    let tries = run::Tries { max: 1, told: &|_| () };
+    run::connect(spec, end, login, false, tries, &Stop::new()).await
 }
 
 #[cfg(test)]
@@ -267,7 +305,11 @@ mod tests {
         spec.folder_pattern = "{yyyy}".parse().unwrap();
         let findings = checked(&spec).await;
         let bad = texts(&findings, false);
-        assert!(bad[0].contains("see folder_pattern") && bad[1].contains("none"), "{bad:?}");
+        assert!(bad.len() == 1 && bad[0].contains("see folder_pattern"), "{bad:?}");
+        assert!(
+            texts(&findings, true).iter().any(|text| text.contains("none is not there; a run"))
+        );
+        assert!(!dir.path().join("none").exists());
         assert!(findings.iter().all(|finding| !finding.unreachable));
         spec.folder_pattern = "".parse().unwrap();
         spec.done.action = Action::Move;

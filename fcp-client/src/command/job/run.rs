@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::runtime::{Builder, Handle};
@@ -19,7 +20,7 @@ use crate::job::ledger::sqlite::SqliteBook;
 use crate::job::lock::{JobLock, LockError};
 use crate::job::log::{JobLog, Level};
 use crate::job::report::{JobEvent, JobSummary};
-use crate::job::run::{self, Halt, Listener, Order, Stop, hooks};
+use crate::job::run::{self, Halt, Listener, Order, Stop, Tries, hooks};
 use crate::job::spec::{End, JobSpec};
 use crate::job::state;
 use crate::location::{Location, Reason};
@@ -65,6 +66,7 @@ pub(super) fn run(
         style,
         stop: Stop::new(),
         large: large.handle().clone(),
+        refused: Arc::default(),
     };
     let here = tokio::task::LocalSet::new();
     let status = here.block_on(&runtime, async {
@@ -148,6 +150,8 @@ struct Runner {
     stop: Stop,
     /// Threads for large files.
     large: Handle,
+    /// A server refused a login, or is not the one we know. Trying again can lock an account.
+    refused: Arc<AtomicBool>,
 }
 
 impl Runner {
@@ -189,6 +193,13 @@ impl Runner {
             let status = self.round(jobs.clone()).await;
             if self.stop.is_over() {
                 return status;
+            }
+            if self.refused.load(Ordering::Relaxed) {
+                ui::error(
+                    "a login or a host key was refused: --every ends here, as an account that is \
+                     tried again and again gets locked; mend it and start again",
+                );
+                return ExitStatus::Socket;
             }
             loop {
                 tokio::select! {
@@ -239,11 +250,12 @@ impl Runner {
                 Err(error) => ended(&spec, 11, error.to_string()),
             },
         };
+        let summary = sorted(summary, &spec, self.year);
         self.told(spec, summary, screen).await
     }
 
     async fn locked(&self, spec: &JobSpec, book: &SqliteBook, listener: Listener) -> JobSummary {
-        match self.order(spec, true).await {
+        match self.order(spec, true, &listener).await {
             Ok((order, _)) => run::run_job(order, book, listener, &self.stop).await,
             Err(summary) => *summary,
         }
@@ -256,17 +268,22 @@ impl Runner {
             Ok(records) => records,
             Err(text) => return ended(spec, 11, text),
         };
-        match self.order(spec, false).await {
+        match self.order(spec, false, &listener).await {
             Ok((order, there)) => run::dry_run(order, there, records, listener, &self.stop).await,
             Err(summary) => *summary,
         }
     }
 
     /// Reaches both ends; and whether the destination is there, which only a dry run may find out.
-    async fn order(&self, spec: &JobSpec, make: bool) -> Result<(Order, bool), Box<JobSummary>> {
+    async fn order(
+        &self,
+        spec: &JobSpec,
+        make: bool,
+        listener: &Listener,
+    ) -> Result<(Order, bool), Box<JobSummary>> {
         let (source, destination) = tokio::join!(
-            self.end(spec, &spec.source, false),
-            self.end(spec, &spec.destination, make)
+            self.end(spec, &spec.source, false, listener),
+            self.end(spec, &spec.destination, make, listener)
         );
         let source = source.map_err(|ended| ended.summary)?;
         let (destination, there) = match destination {
@@ -289,7 +306,13 @@ impl Runner {
         Ok((order, there))
     }
 
-    async fn end(&self, spec: &JobSpec, end: &End, make: bool) -> Result<Location, Ended> {
+    async fn end(
+        &self,
+        spec: &JobSpec,
+        end: &End,
+        make: bool,
+        listener: &Listener,
+    ) -> Result<Location, Ended> {
         let failed = |code, text: String| {
             let summary = Box::new(ended(spec, code, text));
             Ended { summary, missing: false }
@@ -301,14 +324,19 @@ impl Runner {
             Ok(login) => login.map_err(|error| failed(1, error.to_string()))?,
             Err(why) => return Err(failed(11, why.to_string())),
         };
-        run::connect(spec, end, login, make, &self.stop).await.map_err(|unreached| {
+        let told = |text: String| listener(&JobEvent::Note { job: spec.key.clone(), text });
+        let tries = Tries { max: spec.transfer.attempts, told: &told };
+        run::connect(spec, end, login, make, tries, &self.stop).await.map_err(|unreached| {
             let reason = unreached.error.reason;
-            let base = matches!(reason, Reason::Denied | Reason::NotDirectory | Reason::NotFound);
-            let code = match (self.stop.is_over(), unreached.remote && !base) {
+            let code = match (self.stop.is_over(), unreached.is_connection()) {
                 (true, _) => 20,
                 (false, true) => 10,
-                (false, false) => 1,
+                // The job file is right; its place is not as it should be.
+                (false, false) => 23,
             };
+            if unreached.is_refused() {
+                self.refused.store(true, Ordering::Relaxed);
+            }
             Ended { missing: reason == Reason::NotFound, ..failed(code, unreached.to_string()) }
         })
     }
@@ -320,11 +348,25 @@ impl Runner {
             log_summary(&spec, self.year, &summary);
             let (hooked, of) = (spec.clone(), summary.clone());
             let hook = tokio::task::spawn_blocking(move || hooks::run(&hooked, &of)).await;
-            if let Ok(Err(text)) = hook {
-                screen.trouble(&format!("{}: {text}; what the job did stays done", spec.key));
-            }
+            self.told_of_hook(&spec, hook.unwrap_or_default(), screen);
         }
         status(summary.exit_code)
+    }
+
+    /// What a hook said and that it failed, which changes nothing.
+    fn told_of_hook(&self, spec: &JobSpec, hook: hooks::Heard, screen: &JobScreen) {
+        let log = log_of(spec, self.year);
+        for line in &hook.lines {
+            log.line(Level::Info, &format!("hook: {line}"));
+            if !self.style.quiet {
+                screen.trouble(&format!("{}: hook: {line}", spec.key));
+            }
+        }
+        if let Some(text) = hook.failure {
+            let text = format!("{text}; what the job did stays done");
+            log.line(Level::Warn, &text);
+            screen.trouble(&format!("{}: {text}", spec.key));
+        }
     }
 }
 
@@ -400,22 +442,28 @@ fn log_line(event: &JobEvent) -> Option<(Level, String)> {
         JobEvent::Planning { files, bytes, .. } => {
             (Level::Info, format!("{files} files to copy, {bytes} bytes"))
         }
-        JobEvent::Started { .. } | JobEvent::Progress { .. } | JobEvent::Planned { .. } => {
-            return None;
-        }
+        JobEvent::Started { .. }
+        | JobEvent::Progress { .. }
+        | JobEvent::Phase { .. }
+        | JobEvent::Planned { .. } => return None,
     })
 }
 
-fn log_summary(spec: &JobSpec, year: Option<i16>, summary: &JobSummary) {
+/// The job's log. Whoever cannot be told that it fails was told already.
+fn log_of(spec: &JobSpec, year: Option<i16>) -> JobLog {
     let year = year.unwrap_or_else(this_year);
-    // Whoever cannot be told was told already.
-    let log = JobLog::new(&spec.log_dir, &spec.key, year, Box::new(|_| ()));
+    JobLog::new(&spec.log_dir, &spec.key, year, Box::new(|_| ()))
+}
+
+fn log_summary(spec: &JobSpec, year: Option<i16>, summary: &JobSummary) {
+    let log = log_of(spec, year);
     let level = if summary.exit_code == 0 { Level::Info } else { Level::Error };
     let text = format!(
-        "{} found, {} delivered, {} bytes, {} skipped, {} failed, exit code {}{}",
+        "{} found, {} delivered, {} bytes, {} not put away, {} skipped, {} failed, exit code {}{}",
         summary.found,
         summary.delivered,
         summary.bytes,
+        summary.not_put_away,
         summary.skipped,
         summary.failed,
         summary.exit_code,
@@ -425,6 +473,9 @@ fn log_summary(spec: &JobSpec, year: Option<i16>, summary: &JobSummary) {
     if !summary.missing_folders.is_empty() {
         log.line(Level::Warn, &format!("not there: {}", summary.missing_folders.join(", ")));
     }
+    if !summary.folders_to_come.is_empty() {
+        log.line(Level::Info, &format!("not yet there: {}", summary.folders_to_come.join(", ")));
+    }
 }
 
 fn records(path: &std::path::Path, job: &str) -> Result<Vec<crate::job::ledger::Record>, String> {
@@ -433,6 +484,17 @@ fn records(path: &std::path::Path, job: &str) -> Result<Vec<crate::job::ledger::
         None => Ok(Vec::new()),
         Some(overview) => overview.records(job).map_err(|error| error.to_string()),
     }
+}
+
+/// A month that has not begun is no missing one.
+fn sorted(mut summary: JobSummary, spec: &JobSpec, year: Option<i16>) -> JobSummary {
+    let today = jiff::Zoned::now().date();
+    let to_come = folders::to_come(&spec.folder_pattern, year, today);
+    let to_come: Vec<_> = to_come.iter().map(|folder| folder.path.to_string()).collect();
+    let missing = std::mem::take(&mut summary.missing_folders).into_iter();
+    (summary.folders_to_come, summary.missing_folders) =
+        missing.partition(|folder| to_come.contains(folder));
+    summary
 }
 
 /// A job that ended before it began.

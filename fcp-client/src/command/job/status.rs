@@ -79,7 +79,11 @@ fn as_text(status: &Status, now: &Zoned, shown: usize) -> Vec<String> {
     ] {
         if files.count > 0 {
             lines.push(format!("    {name:12} {}", files.count));
-            lines.extend(files.first.iter().take(shown).map(|file| file_text(file, now)));
+            let first = files.first.iter().take(shown);
+            lines.extend(first.map(|file| match name {
+                "in flight" => on_its_way(file, now),
+                _ => left(file, now),
+            }));
             let more = files.count.saturating_sub(files.first.len().min(shown) as u64);
             if more > 0 {
                 lines.push(format!("        and {more} more"));
@@ -120,11 +124,29 @@ fn run_text(run: &RunLine, now: &Zoned) -> String {
     line
 }
 
-fn file_text(file: &FileLine, now: &Zoned) -> String {
+fn on_its_way(file: &FileLine, now: &Zoned) -> String {
     let path = fcp_proto::escape(&file.path);
     let (state, attempts) = (file.state, file.attempts);
-    let age = HumanAge(age(file, now));
-    let mut line = format!("        {path}  {state} for {age}, try {attempts}");
+    let (age, size) = (HumanAge(age(file, now)), HumanBytes(file.size));
+    let mut line = format!("        {path}  {state} for {age}, {size}");
+    if file.written > 0 {
+        let percent = u128::from(file.written) * 100 / u128::from(file.size.max(1));
+        line.push_str(&format!(", {percent} % written"));
+    }
+    line.push_str(&format!(", try {attempts}"));
+    line
+}
+
+/// A file that no run has now.
+fn left(file: &FileLine, now: &Zoned) -> String {
+    let path = fcp_proto::escape(&file.path);
+    let state = match file.state {
+        "copying" => "not copied",
+        "verified" => "copied, not renamed yet",
+        _ => "delivered, not put away",
+    };
+    let (when, attempts) = (at(file.changed, now), file.attempts);
+    let mut line = format!("        {path}  {state}, since {when}, tries: {attempts}");
     if let Some(error) = &file.error {
         line.push_str(&format!(": {}", fcp_proto::escape_text(error)));
     }
@@ -173,6 +195,7 @@ fn file_json(file: &FileLine, now: &Zoned) -> Value {
     json!({
         "file": fcp_proto::escape(&file.path),
         "size": file.size,
+        "written": file.written,
         "state": file.state,
         "age_seconds": age(file, now),
         "attempts": file.attempts,
@@ -263,7 +286,10 @@ mod tests {
         assert!(text.contains("1 today, 1 in all"), "{text}");
         assert!(text.contains("in flight    12\n        flying/0  copying for "), "{text}");
         assert!(text.contains("and 2 more"), "{text}");
-        assert!(text.contains("b\\033ad  copying for") && text.contains("no\\012room"), "{text}");
+        assert!(
+            text.contains("b\\033ad  not copied, since ") && text.contains("no\\012room"),
+            "{text}"
+        );
         assert_eq!(json["in_flight"]["count"], 12);
         assert_eq!(json["failed"]["files"][0]["error"], "no\nroom");
         assert_eq!(json["last_run"], Value::Null);

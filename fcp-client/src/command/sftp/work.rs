@@ -227,6 +227,7 @@ impl Shared {
     ) -> Result<copy::Staged> {
         let options = StageOptions {
             large: LARGE,
+            resume_from: LARGE,
             chunk: RANGE,
             streams: RANGES,
             proof: Proof::Size,

@@ -52,6 +52,8 @@ pub struct FileLine {
     pub path: Vec<u8>,
     /// Bytes.
     pub size: u64,
+    /// Bytes that are known to be written, of a large file.
+    pub written: u64,
     /// How far it is: `copying`, `verified`, `delivered`, `leaving`.
     pub state: &'static str,
     /// When that changed, in seconds since the epoch.
@@ -142,7 +144,8 @@ fn read_open(
 ) -> rusqlite::Result<()> {
     let mut open = tx.prepare(
         "SELECT path, size, state, changed, attempts, files.error, files.run,
-                runs.job, host, world, pid, start, lease
+                runs.job, host, world, pid, start, lease,
+                (SELECT sum(past - first) FROM ranges WHERE ranges.file = files.id)
          FROM files LEFT JOIN runs ON runs.id = files.run AND ended IS NULL
          WHERE files.job = ?1 AND state BETWEEN 1 AND 4 AND state < 5 ORDER BY files.id",
     )?;
@@ -215,6 +218,7 @@ fn file_of(row: &Row<'_>) -> rusqlite::Result<FileLine> {
     Ok(FileLine {
         path: row.get(0)?,
         size: row.get::<_, i64>(1)?.cast_unsigned(),
+        written: row.get::<_, Option<i64>>(13)?.unwrap_or_default().cast_unsigned(),
         state: rules::name_of(row.get(2)?),
         changed: row.get(3)?,
         attempts: row.get(4)?,

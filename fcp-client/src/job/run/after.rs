@@ -68,8 +68,12 @@ impl<L: Ledger + 'static> File<'_, L> {
             survives(&order.source, "done.zip_before_move: false")?;
         }
         // Where a place has no such call, the content is synced, and a name that is lost leaves the
-        // temp.
-        Ok(self.run.sync_name(Side::Destination, self.final_name()).await?)
+        // temp, which the ledger knows to be proven.
+        match self.run.sync_name(Side::Destination, self.final_name()).await {
+            // The consumer took the folder with what was in it, which survives by itself.
+            Err(error) if error.reason == Reason::NotFound => Ok(()),
+            synced => Ok(synced?),
+        }
     }
 
     /// Renames the source into the folder of what is done.

@@ -5,7 +5,7 @@ use crate::location::local::Local;
 use crate::location::sftp::dial::Login;
 use crate::location::sftp::pool::PoolOptions;
 use crate::location::sftp::{Sftp, SftpOptions};
-use crate::location::{Location, LocationError};
+use crate::location::{Location, LocationError, Reason};
 
 use super::{Stop, retry};
 
@@ -22,7 +22,29 @@ pub struct Unreached {
     pub remote: bool,
 }
 
-/// Reaches one end, with the tries that the job allows; `login` has the secrets of an SFTP end.
+impl Unreached {
+    /// Whether nobody answered as they should; otherwise the base directory is what is wrong.
+    pub fn is_connection(&self) -> bool {
+        let base = [Reason::Denied, Reason::NotDirectory, Reason::NotFound];
+        self.remote && !base.contains(&self.error.reason)
+    }
+
+    /// Whether trying again can lock the account, or talks to somebody else.
+    pub fn is_refused(&self) -> bool {
+        matches!(self.error.reason, Reason::Login | Reason::HostKey)
+    }
+}
+
+/// How often a connection is tried.
+#[derive(Clone, Copy)]
+pub struct Tries<'a> {
+    /// Tries in all.
+    pub max: u32,
+    /// Hears why one failed and that another will be.
+    pub told: &'a (dyn Fn(String) + Sync),
+}
+
+/// Reaches one end, with so many tries; `login` has the secrets of an SFTP end.
 /// `make` makes its base directory where it is not there.
 ///
 /// # Errors
@@ -32,6 +54,7 @@ pub async fn connect(
     end: &End,
     login: Option<Login>,
     make: bool,
+    tries: Tries<'_>,
     stop: &Stop,
 ) -> Result<Location, Unreached> {
     let mut attempt = 1;
@@ -41,12 +64,16 @@ pub async fn connect(
             Ok(location) => return Ok(location),
             Err(error) => error,
         };
-        let again = error.is_transient() && attempt < spec.transfer.attempts && !stop.is_over();
+        let again = error.is_transient() && attempt < tries.max && !stop.is_over();
         if !again {
             return Err(Unreached { error, remote });
         }
         let wait = retry::delay(spec.transfer.retry_delay, attempt, retry::random());
-        tracing::info!("{error}; trying again in {:.0} s", wait.as_secs_f64());
+        let LocationError { place, text, .. } = &error;
+        let (seconds, next, max) = (wait.as_secs_f64(), attempt + 1, tries.max);
+        (tries.told)(format!(
+            "cannot connect to {place} ({text}); trying again in {seconds:.0} s ({next} of {max})"
+        ));
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             () = stop.over() => {}
@@ -74,7 +101,7 @@ async fn once(
             "sftp",
             crate::location::Op::Connect,
             b"",
-            crate::location::Reason::Login,
+            Reason::Login,
             "no login was given",
         )),
     }

@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use super::file::{BEFORE, End, File};
-use super::{Halt, Side, Trouble};
+use super::{Halt, Side, Trouble, tell};
 use crate::job::ledger::{Ledger, State};
 use crate::job::plan::Skip;
-use crate::job::recover::Left;
+use crate::job::recover::{Left, Next};
 use crate::job::report::FileRecord;
 use crate::location::{LocationError, Reason};
 
@@ -86,7 +86,7 @@ impl<L: Ledger + 'static> File<'_, L> {
         self.run.breaker.succeeded(Instant::now());
         let staged = self.staged.as_ref();
         End::Done(Box::new(FileRecord {
-            when: jiff::Timestamp::now().to_string(),
+            when: jiff::Zoned::now().strftime("%Y-%m-%dT%H:%M:%S%.3f%:z").to_string(),
             job: self.run.spec().key.clone(),
             file: self.candidate.path.to_string(),
             source: format!("{}: {}", self.run.order.source.name(), self.candidate.path),
@@ -104,6 +104,10 @@ impl<L: Ledger + 'static> File<'_, L> {
     /// Gives the claim back, and what is told of it.
     pub(super) async fn give_up(mut self, trouble: Trouble) -> End {
         let unstaged = matches!(self.state, State::Claimed { .. });
+        let delivered = matches!(self.state, State::Delivered { .. } | State::Leaving { .. });
+        if delivered && self.staged.is_some() {
+            self.run.tell.left(self.candidate.meta.size);
+        }
         match trouble {
             Trouble::Ledger(error) => {
                 self.run.stop.halt(Halt::Broken(error.to_string()));
@@ -177,6 +181,20 @@ impl<L: Ledger + 'static> File<'_, L> {
         self.release(Some(text.clone())).await;
         // The run's own end is told once, not for every file that was on its way.
         if self.run.stop.is_over() && error.is_transient() { End::Halted } else { self.end(text) }
+    }
+
+    /// What is done with it now, where that takes long enough to be seen.
+    pub(super) fn tell_phase(&self, next: &Next) {
+        let phase = match next {
+            Next::Prove => "proving",
+            Next::MoveSource => "moving",
+            Next::WriteZip => "zipping",
+            Next::RemoveSource => "removing",
+            _ => return,
+        };
+        if self.candidate.meta.size >= tell::STEP {
+            self.run.tell.phase(&self.candidate.path, phase);
+        }
     }
 
     pub(super) fn end(&self, error: String) -> End {

@@ -24,7 +24,7 @@ use crate::location::copy::{self, Staged};
 const STEPS: u32 = 64;
 
 /// Who proved a copy that an earlier run made, for people.
-pub(super) const BEFORE: &str = "before";
+pub(super) const BEFORE: &str = "an earlier run";
 
 /// What became of a file.
 #[derive(Debug)]
@@ -161,6 +161,7 @@ impl<'a, L: Ledger + 'static> File<'a, L> {
             }
             let next = self.next().await?;
             tracing::debug!(file = %self.candidate.path, ?next, "step");
+            self.tell_phase(&next);
             match next {
                 Next::Stage { resume } => self.stage(resume).await?,
                 Next::Publish => self.publish().await?,

@@ -37,7 +37,7 @@ use std::time::{Duration, Instant};
 use fcp_proto::meta::Timestamp;
 use fcp_proto::path::RelPath;
 
-pub use connect::{Unreached, connect};
+pub use connect::{Tries, Unreached, connect};
 pub use dry::dry_run;
 pub(crate) use retry::random;
 pub use stop::{Halt, Stop};

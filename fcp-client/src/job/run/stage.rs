@@ -16,6 +16,8 @@ use crate::location::{DigestKind, LocationError, Op, Reason, SetMeta};
 
 /// Names that are tried for a temp before it is given up: a name with 32 random bits is free.
 const TEMPS: u32 = 3;
+/// A smaller file is sent sooner than its ranges are looked up.
+const RESUME_FROM: u64 = 8 << 20;
 
 impl<L: Ledger + 'static> File<'_, L> {
     pub(super) fn has_ranges(&self) -> bool {
@@ -84,6 +86,7 @@ impl<L: Ledger + 'static> File<'_, L> {
         let transfer = &run.spec().transfer;
         let options = StageOptions {
             large: transfer.large_file_threshold,
+            resume_from: if transfer.resume { RESUME_FROM } else { u64::MAX },
             chunk: transfer.chunk_size,
             streams: run.spec().max_connections.max(1),
             proof: self.proof(),

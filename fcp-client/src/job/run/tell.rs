@@ -14,7 +14,7 @@ use crate::job::report::{FileRecord, JobEvent, JobSummary};
 pub type Listener = Arc<dyn Fn(&JobEvent) + Send + Sync>;
 
 /// Bytes of a file after which its progress is told again.
-const STEP: u64 = 1 << 20;
+pub(super) const STEP: u64 = 1 << 20;
 
 /// The voice of one job.
 pub(super) struct Teller {
@@ -77,6 +77,20 @@ impl Teller {
             totals.bytes += sent;
         });
         self.tell(&JobEvent::Done(Box::new(record)));
+    }
+
+    /// A file of this run is delivered, and its source stays where it was to go.
+    pub(super) fn left(&self, sent: u64) {
+        self.count(|totals| {
+            totals.delivered += 1;
+            totals.not_put_away += 1;
+            totals.bytes += sent;
+        });
+    }
+
+    pub(super) fn phase(&self, file: &RelPath, phase: &'static str) {
+        let (job, file) = (self.job.clone(), file.to_string());
+        self.tell(&JobEvent::Phase { job, file, phase });
     }
 
     pub(super) fn skipped(&self, file: &RelPath, why: &Skip) {

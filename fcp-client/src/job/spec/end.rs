@@ -221,6 +221,17 @@ fn host_key(text: &str) -> Result<HostKeyRule, String> {
     }
 }
 
+/// The path above this one, as a server wants it.
+fn above(path: &[u8]) -> Option<Vec<u8>> {
+    match path.iter().rposition(|byte| *byte == b'/') {
+        _ if path == b"." || path == b"/" || path.ends_with(b":/") => None,
+        None => Some(b".".to_vec()),
+        // The slash of a root stays.
+        Some(at) if at == 0 || path[..at].ends_with(b":") => Some(path[..=at].to_vec()),
+        Some(at) => Some(path[..at].to_vec()),
+    }
+}
+
 /// Why files from `source` would come back to it from `destination`.
 pub(super) fn overlap(source: &End, destination: &End) -> Option<&'static str> {
     let inside = match (source, destination) {
@@ -254,6 +265,17 @@ fn os(bytes: &[u8]) -> OsString {
 }
 
 impl End {
+    /// The directory that its base is in; `None` where nothing is above it.
+    pub fn parent(&self) -> Option<End> {
+        match self {
+            End::Local { path } => path.parent().map(|path| End::Local { path: path.to_owned() }),
+            End::Sftp { login, base_path } => {
+                let base_path = above(base_path)?;
+                Some(End::Sftp { login: login.clone(), base_path })
+            }
+        }
+    }
+
     /// The end for people, without secrets: a path, or `sftp://user@host:port/path`; escaped.
     pub fn shown(&self) -> String {
         match self {

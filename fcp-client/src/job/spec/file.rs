@@ -55,6 +55,7 @@ impl JobFile {
             let all = if all.is_empty() { "none".to_owned() } else { all.join(", ") };
             let name = fcp_proto::escape_text(name);
             let meant = meant.unwrap_or_default();
+            let meant = if meant.is_empty() { "." } else { &meant };
             let text = format!("there is no job {name}{meant} The jobs are: {all}");
             SpecError::of_file(&escaped(&self.path), None, text)
         })
@@ -127,7 +128,10 @@ fn read(path: &Path) -> Result<Option<Found>, SpecError> {
 }
 
 fn failed(path: &Path, error: &PrivateError) -> SpecError {
-    SpecError::of_file(&escaped(path), None, mended(error))
+    let text = mended(error);
+    // The file is named already.
+    let text = text.strip_prefix(&format!("{}: ", shown(path))).unwrap_or(&text).to_owned();
+    SpecError::of_file(&escaped(path), None, text)
 }
 
 fn escaped(path: &Path) -> String {

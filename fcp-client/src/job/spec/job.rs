@@ -34,19 +34,7 @@ const OVERWRITES: &[(&str, Overwrite)] = &[
     ("rename", Overwrite::Rename),
 ];
 /// Where a key belongs that was found somewhere else.
-const HOMES: [(&str, &[&str]); 3] = [
-    (
-        "transfer",
-        &[
-            "large_file_threshold_mb",
-            "chunk_size_mb",
-            "resume_enabled",
-            "verify_integrity",
-            "show_progress",
-            "retry_attempts",
-            "retry_delay_seconds",
-        ],
-    ),
+const HOMES: [(&str, &[&str]); 2] = [
     ("done", &["action", "folder"]),
     ("source or destination", &["type", "host", "port", "user", "base_path", "path", "key_file"]),
 ];
@@ -101,7 +89,7 @@ fn spec(
     let min_age = shared.read("min_file_age_minutes", time(60, MAX_AGE_MINUTES));
     let max_workers = shared.read("max_workers", whole(1..=64));
     let done_spec = done_of(job, done.as_ref(), zip.unwrap_or(false));
-    let transfer_spec = transfer_of(transfer.as_ref());
+    let transfer_spec = transfer_of(&shared);
     let own = Own::read(&top, base);
     check_done(&top, &own.folder_pattern, &done_spec);
     let log_dir = own.log_dir.or(log_dir);
@@ -198,11 +186,10 @@ impl Shared<'_, '_> {
     }
 }
 
-fn transfer_of(section: Option<&Section<'_>>) -> Transfer {
-    let number =
-        |key, range, default| section.and_then(|s| s.read(key, whole(range))).unwrap_or(default);
-    let switch = |key, default| section.and_then(|s| s.read(key, truth)).unwrap_or(default);
-    let delay = section.and_then(|s| s.read("retry_delay_seconds", time(1, 3600)));
+fn transfer_of(shared: &Shared<'_, '_>) -> Transfer {
+    let number = |key, range, default| shared.read(key, whole(range)).unwrap_or(default);
+    let switch = |key, default| shared.read(key, truth).unwrap_or(default);
+    let delay = shared.read("retry_delay_seconds", time(1, 3600));
     Transfer {
         large_file_threshold: number("large_file_threshold_mb", 0..=1_000_000, 500) * MIB,
         chunk_size: number("chunk_size_mb", 1..=1024, 32) * MIB,

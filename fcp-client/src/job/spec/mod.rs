@@ -6,40 +6,7 @@
 //!
 //! What holds where a job says nothing, and what it may say:
 //!
-//! | key | default | range |
-//! |---|---|---|
-//! | `name` | the job's key | |
-//! | `description` | empty | |
-//! | `source`, `destination` | needed | see below |
-//! | `file_pattern` | every name | a regex, searched for in the name; 4 KiB |
-//! | `folder_pattern` | `{yyyy}/{yyyy}{mm}` | `{yyyy}`, `{mm}`, `{dd}`; empty for the base itself |
-//! | `layout` | `tree` | `tree`, `flat` |
-//! | `overwrite` | `larger` | `larger`, `never`, `always`, `newer`, `differs`, `rename` |
-//! | `transfer.large_file_threshold_mb` | 500 | 0 to 1,000,000 MiB |
-//! | `transfer.chunk_size_mb` | 32 | 1 to 1,024 MiB |
-//! | `transfer.resume_enabled` | true | |
-//! | `transfer.verify_integrity` | false | |
-//! | `transfer.show_progress` | true | |
-//! | `transfer.retry_attempts` | 3 | 1 to 100 tries in all |
-//! | `transfer.retry_delay_seconds` | 10 | 0 to 3,600 |
-//! | `done.action` | `KEEP` | `MOVE`, `DELETE`, `KEEP` |
-//! | `done.folder` | `DONE` | a folder below the one that the file was in |
-//! | `zip_before_move` | false | of the job, `done` or `transfer`; with `MOVE` only |
-//! | `min_file_age_minutes` | 0 | of the job, `done` or `transfer`; 0 to 5,256,000 |
-//! | `max_workers` | 5 | of the job, `done` or `transfer`; 1 to 64 |
-//! | `max_connections` | 4 | 1 to 64 to one host |
-//! | `stable_seconds` | 0 | 0 to 3,600 |
-//! | `marker` | none | a name with `{name}` in it |
-//! | `clock` | `server` | `server`, `ours` |
-//! | `log_dir` | the file's `log_dir`, the state directory | |
-//! | `on_success`, `on_failure` | none | a command of the shell |
-//!
-//! An end with `type: LOCAL` has `path`. One with `type: SFTP` has `host`, `base_path` and, where
-//! ssh_config says nothing better, `port`, `user`; `password`, `key_file`, `passphrase`, the last
-//! two also with `_env`, `_file` and `_command` behind `password` and `passphrase`; `agent`,
-//! `host_key` (a pin, or `accept-new`) and `dialer` (`auto`, `builtin`, `system`).
-//! Relative `log_dir`, `password_file`, `passphrase_file` and `key_file` count from the directory
-//! of the job file; `~/` is the home directory.
+#![doc = include_str!("keys.md")]
 
 mod end;
 mod error;
@@ -60,6 +27,9 @@ use super::folders::FolderPattern;
 pub use error::SpecError;
 pub use file::{Checked, JobFile, candidates, find, load};
 pub use secrets::{CredentialSpec, LoginSpec, SecretSource};
+
+/// All keys, with what holds without them and what they may be; for people.
+pub const KEYS: &str = include_str!("keys.md");
 
 /// One job.
 #[derive(Clone, Debug)]

@@ -38,6 +38,9 @@ pub enum Proof {
 pub struct StageOptions {
     /// From this length in bytes on a file is copied in ranges at the same time.
     pub large: u64,
+    /// From this length in bytes on, or from `large` on, it is told what is written, so that another
+    /// try may go on from there.
+    pub resume_from: u64,
     /// Length of such a range in bytes.
     pub chunk: u64,
     /// Ranges at the same time.
@@ -57,7 +60,8 @@ pub trait Watch: Send + Sync {
     fn made(&self) {}
     /// So many more bytes are at the destination, or were there already.
     fn moved(&self, bytes: u64);
-    /// This range is written; its digest is xxh3-128 of its bytes. Told only for large files.
+    /// This range is written; its digest is xxh3-128 of its bytes. Told only from
+    /// [`StageOptions::resume_from`] on.
     fn written(&self, range: Range<u64>, digest: u128);
     /// Of [`Stage::done`] this still holds, and nothing else; told before anything is written.
     fn kept(&self, _ranges: &[(Range<u64>, u128)]) {}

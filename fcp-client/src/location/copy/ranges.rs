@@ -4,13 +4,14 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use twox_hash::XxHash3_128;
 
 use super::Watch;
 use super::hash::Hasher;
-use crate::location::{Digest, LocationError, Op, Pieces, Reason, Result, Sink, Source, Writer};
+use crate::location::{LocationError, Op, Pieces, Reason, Result, Sink, Source, Writer};
 
 /// A range that was moved, and the xxh3-128 of its bytes.
 pub(super) type Done = (Range<u64>, u128);
@@ -76,14 +77,31 @@ impl Transfer {
         Ok(done)
     }
 
-    /// Moves everything in order, by one stream, and hashes it on the way.
-    pub(super) async fn run_hashed(self, size: u64) -> Result<(Vec<Done>, Digest)> {
-        let mut hasher = Hasher::new(false);
-        let writer = self.sink.writer().await;
-        let mut pieces = self.source.read_range(0..size);
-        let done = self.part(&mut pieces, 0..size, &writer, Some(&mut hasher)).await?;
-        let done = self.written(done, writer).await?;
-        Ok((vec![done], hasher.finish().0))
+    /// Moves `range` in order, by one stream, and hashes it on the way. Every `step` bytes are told
+    /// to be written; neither reading nor writing stops for that.
+    pub(super) async fn run_in_order(
+        &self,
+        range: Range<u64>,
+        step: u64,
+        mut hasher: Option<&mut Hasher>,
+    ) -> Result<Done> {
+        let way = self.sink.writer().await;
+        let (writer, hash, before) = (way.again(), XxHash3_128::new(), None);
+        let from = range.start;
+        let mut steps = Steps { transfer: self, way, writer, hash, from, step, before };
+        let mut pieces = self.source.read_range(range.clone());
+        let mut whole = XxHash3_128::new();
+        while let Some(piece) = pieces.next().await {
+            let (at, content) = piece?;
+            self.check_going_on()?;
+            whole.write(&content);
+            if let Some(hasher) = &mut hasher {
+                hasher.update(&content);
+            }
+            steps.take(at, content).await?;
+        }
+        steps.end(range.end).await?;
+        Ok((range, whole.finish_128()))
     }
 
     async fn work(self, todo: Arc<Mutex<VecDeque<Range<u64>>>>) -> Result<Vec<Done>> {
@@ -121,7 +139,7 @@ impl Transfer {
         let mut at = range.start;
         while at < range.end {
             let writer = way.again();
-            let part = self.part(&mut pieces, at..range.end, &writer, None).await?;
+            let part = self.part(&mut pieces, at..range.end, &writer).await?;
             if part.0.end <= at {
                 return Err(self.failed(Reason::Changed, "it ends earlier than it did"));
             }
@@ -138,26 +156,26 @@ impl Transfer {
         pieces: &mut Pieces,
         rest: Range<u64>,
         writer: &Writer<'_>,
-        mut hasher: Option<&mut Hasher>,
     ) -> Result<Done> {
         let (mut hash, mut end) = (XxHash3_128::new(), rest.start);
-        // What is hashed in order is one part.
-        while hasher.is_some() || end - rest.start < self.mark {
+        while end - rest.start < self.mark {
             let Some(piece) = pieces.next().await else { break };
             let (at, content) = piece?;
-            if self.watch.is_cancelled() {
-                return Err(self.failed(Reason::Cancelled, "it was stopped"));
-            }
+            self.check_going_on()?;
             hash.write(&content);
-            if let Some(hasher) = &mut hasher {
-                hasher.update(&content);
-            }
             let length = content.len() as u64;
             writer.write_at(at, content).await?;
             self.watch.moved(length);
             end = at + length;
         }
         Ok((rest.start..end, hash.finish_128()))
+    }
+
+    fn check_going_on(&self) -> Result<()> {
+        match self.watch.is_cancelled() {
+            true => Err(self.failed(Reason::Cancelled, "it was stopped")),
+            false => Ok(()),
+        }
     }
 
     async fn written(&self, (range, digest): Done, writer: Writer<'_>) -> Result<Done> {
@@ -170,6 +188,62 @@ impl Transfer {
 
     fn failed(&self, reason: Reason, text: &str) -> LocationError {
         LocationError::new(&self.label.0, Op::Read, &self.label.1, reason, text)
+    }
+}
+
+/// One stream's content, told of in steps.
+struct Steps<'a> {
+    transfer: &'a Transfer,
+    way: Writer<'a>,
+    /// Of this step.
+    writer: Writer<'a>,
+    hash: XxHash3_128,
+    /// Where this step begins.
+    from: u64,
+    step: u64,
+    /// The step before: the answers to its writes come while this one is on its way.
+    before: Option<(Done, Writer<'a>)>,
+}
+
+impl Steps<'_> {
+    async fn take(&mut self, mut at: u64, mut content: Bytes) -> Result<()> {
+        while !content.is_empty() {
+            let end = self.from.saturating_add(self.step);
+            let left = usize::try_from(end.saturating_sub(at)).unwrap_or(usize::MAX);
+            let part = content.split_to(left.clamp(1, content.len()));
+            let length = part.len() as u64;
+            self.hash.write(&part);
+            self.writer.write_at(at, part).await?;
+            self.transfer.watch.moved(length);
+            at += length;
+            if at >= end {
+                self.cut(at).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends a step, and waits for the one before.
+    async fn cut(&mut self, at: u64) -> Result<()> {
+        let hash = std::mem::replace(&mut self.hash, XxHash3_128::new());
+        let done = (self.from..at, hash.finish_128());
+        let next = self.way.again();
+        let writer = std::mem::replace(&mut self.writer, next);
+        self.from = at;
+        match self.before.replace((done, writer)) {
+            Some((done, writer)) => self.transfer.written(done, writer).await.map(drop),
+            None => Ok(()),
+        }
+    }
+
+    async fn end(mut self, at: u64) -> Result<()> {
+        if self.from < at {
+            self.cut(at).await?;
+        }
+        match self.before.take() {
+            Some((done, writer)) => self.transfer.written(done, writer).await.map(drop),
+            None => Ok(()),
+        }
     }
 }
 

@@ -5,12 +5,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use fcp_common::fs::Kind;
 
+use super::hash::Hasher;
 use super::ranges::{self, Done, Transfer};
 use super::{Proof, Stage, Staged, discard, hash, proof};
 use crate::location::{LocationError, Meta, Op, Reason, Result, SetMeta, Sink, Source};
 
 /// Up to this many bytes a file is held in memory whole. Jobs have up to 80 of them on their way.
 const SMALL: u64 = 255 * 1024;
+
+/// What one stream sends between two things that it tells of.
+const STEP: u64 = 8 << 20;
 
 /// Copies one file to its temporary name and proves it.
 ///
@@ -37,7 +41,7 @@ pub async fn stage(stage: Stage<'_>) -> Result<Staged> {
     // Whether what has the temp's name is known to be of this copy. Until then it is not touched.
     let made = AtomicBool::new(!stage.done.is_empty());
     let staged = match stage.listed.size {
-        size if size <= SMALL && !stage.is_large() => small(&stage, &made).await,
+        size if size <= SMALL && !stage.is_resumable() => small(&stage, &made).await,
         _ => streamed(&stage, &made).await,
     };
     if let Err(error) = &staged
@@ -113,17 +117,32 @@ async fn transfer(
         watch: Arc::clone(&stage.watch),
         label: Arc::new((stage.from.name().to_owned(), stage.source.as_bytes().to_vec())),
         mark: ranges::mark(size, options.chunk),
-        tell_ranges: large,
+        tell_ranges: stage.is_resumable(),
     };
-    if kept.is_empty() && !large && options.proof == Proof::Content {
-        let (ranges, sha256) = transfer.run_hashed(size).await?;
-        return Ok(Copied { ranges, sha256: Some(sha256) });
+    if !large {
+        return in_order(stage, &transfer, kept).await;
     }
-    let (chunk, streams) = if large { (options.chunk, options.streams) } else { (size, 1) };
-    let mut ranges = transfer.run(ranges::missing(&kept, size, chunk), streams).await?;
-    ranges.extend(kept);
-    ranges.sort_unstable_by_key(|(range, _)| range.start);
+    let todo = ranges::missing(&kept, size, options.chunk);
+    let ranges = whole(transfer.run(todo, options.streams).await?, kept);
     Ok(Copied { ranges, sha256: None })
+}
+
+/// What is missing, by one stream; hashed on the way where nothing was there.
+async fn in_order(stage: &Stage<'_>, transfer: &Transfer, kept: Vec<Done>) -> Result<Copied> {
+    let step = if stage.is_resumable() { stage.options.chunk.min(STEP) } else { u64::MAX };
+    let hashes = kept.is_empty() && stage.options.proof == Proof::Content;
+    let mut hasher = hashes.then(|| Hasher::new(false));
+    let mut ranges = Vec::new();
+    for range in ranges::missing(&kept, stage.listed.size, u64::MAX) {
+        ranges.push(transfer.run_in_order(range, step, hasher.as_mut()).await?);
+    }
+    Ok(Copied { ranges: whole(ranges, kept), sha256: hasher.map(|hasher| hasher.finish().0) })
+}
+
+fn whole(mut moved: Vec<Done>, kept: Vec<Done>) -> Vec<Done> {
+    moved.extend(kept);
+    moved.sort_unstable_by_key(|(range, _)| range.start);
+    moved
 }
 
 /// The temp, new or of an earlier run, and what of that counts.
@@ -196,7 +215,12 @@ async fn close(stage: &Stage<'_>, sink: Arc<Sink>) -> Result<()> {
 
 impl Stage<'_> {
     fn is_large(&self) -> bool {
-        self.listed.size >= self.options.large || !self.done.is_empty()
+        self.listed.size >= self.options.large
+    }
+
+    /// Whether another try may go on with what this one leaves.
+    fn is_resumable(&self) -> bool {
+        self.is_large() || self.listed.size >= self.options.resume_from || !self.done.is_empty()
     }
 
     /// S05, S16: what was copied is what was listed.
@@ -215,7 +239,7 @@ impl Stage<'_> {
         let not_ours = error.op == Op::Create && error.reason == Reason::Exists;
         let gone = error.is_transient() && error.place == self.to.name();
         let resumable = error.is_transient() || error.reason == Reason::Cancelled;
-        not_ours || gone || (self.is_large() && resumable)
+        not_ours || gone || (self.is_resumable() && resumable)
     }
 
     fn failed(&self, op: Op, reason: Reason, text: &str) -> LocationError {

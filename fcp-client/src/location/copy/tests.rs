@@ -33,11 +33,13 @@ struct Pair {
     from: Place,
     to: Place,
     seen: Arc<Seen>,
+    /// From here on several streams.
+    large: u64,
 }
 
 /// Both ends: a folder here, OpenSSH with a shell, plain version 3 without one.
 async fn pairs() -> Vec<Pair> {
-    let pair = |from, to| Pair { from, to, seen: Arc::default() };
+    let pair = |from, to| Pair { from, to, seen: Arc::default(), large: 4 << 20 };
     vec![
         pair(Place::local(), Place::local()),
         pair(Place::local(), Place::sftp().await),
@@ -63,8 +65,9 @@ impl Pair {
     ) -> Result<Staged> {
         let meta = SetMeta { mode: Some(0o640), mtime: listed.mtime };
         let durable = self.to.at.capabilities().durable;
-        let (large, chunk, streams) = (4 << 20, 1 << 20, 3);
-        let options = StageOptions { large, chunk, streams, proof, durable, meta };
+        let (chunk, streams) = (1 << 20, 3);
+        let (large, resume_from) = (self.large, 4 << 20);
+        let options = StageOptions { large, resume_from, chunk, streams, proof, durable, meta };
         stage(Stage {
             from: &self.from.at,
             source: &path("a"),
@@ -152,7 +155,8 @@ async fn s05_a_source_that_is_replaced_while_it_is_copied_is_not_delivered() {
         b.set_modified(old).unwrap();
         let meta = SetMeta::default();
         let (large, chunk, streams, durable) = (4 << 20, 1 << 20, 2, false);
-        let options = StageOptions { large, chunk, streams, proof: Proof::Size, durable, meta };
+        let (proof, resume_from) = (Proof::Size, large);
+        let options = StageOptions { large, resume_from, chunk, streams, proof, durable, meta };
         let staged = stage(Stage {
             from: &pair.from.at,
             source: &path("a"),
@@ -261,13 +265,41 @@ async fn a_stopped_large_copy_leaves_what_the_next_one_needs() {
 }
 
 #[tokio::test]
+async fn s01_one_stream_can_be_gone_on_from_too() {
+    for mut pair in pairs().await {
+        pair.large = u64::MAX;
+        for proof in [Proof::Size, Proof::Content] {
+            let whole = content((8 << 20) + 77);
+            pair.from.put("a", &whole);
+            pair.seen.moved.store(0, Ordering::Relaxed);
+            pair.seen.stop_at.store(6 << 20, Ordering::Relaxed);
+            let error = pair.stage(proof, Vec::new()).await.unwrap_err();
+            assert_eq!(error.reason, Reason::Cancelled);
+            pair.seen.stop_at.store(0, Ordering::Relaxed);
+            pair.seen.stopped.store(false, Ordering::Relaxed);
+            let done = pair.told_ranges();
+            let told = done.iter().map(|(range, _)| range.end - range.start).sum::<u64>();
+            assert!(told >= 4 << 20, "{told}");
+            let staged = pair.stage(proof, done).await.unwrap();
+            assert_eq!(staged.resumed, told);
+            assert_ne!(staged.proven_by, "size");
+            let rest = pair.told_ranges();
+            assert_eq!(rest.first().map(|(range, _)| range.start), Some(told));
+            assert_eq!(rest.last().map(|(range, _)| range.end), Some(whole.len() as u64));
+            assert_eq!(pair.to.get(".tmp.a"), whole);
+            discard(&pair.to.at, &path(".tmp.a")).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
 async fn s01_a_drop_at_every_sixteenth_is_gone_on_from() {
     let size = 8 << 20;
     for far_source in [true, false] {
         for part in 0..16 {
             let far = Place::sftp().await;
             let (from, to) = if far_source { (far, Place::local()) } else { (Place::local(), far) };
-            let pair = Pair { from, to, seen: Arc::default() };
+            let pair = Pair { from, to, seen: Arc::default(), large: 4 << 20 };
             pair.from.put("a", content(size));
             let far = if far_source { &pair.from } else { &pair.to };
             let until = (size as u64 / 16 * part).max(1);

@@ -150,6 +150,7 @@ async fn s13_what_cannot_be_moved_is_delivered_and_only_moved_later() {
     bench.spec.file_pattern = regex::bytes::Regex::new("^a$").unwrap();
     let summary = bench.run().await;
     assert_eq!((summary.failed, summary.exit_code), (1, 23), "{summary:?}");
+    assert_eq!((summary.delivered, summary.not_put_away, summary.bytes), (1, 1, 7));
     assert!(bench.why("a").contains("delivered as a, but the source stays"), "{}", bench.why("a"));
     assert_eq!(bench.there("a").unwrap(), b"content");
     assert!(bench.here("a").is_some());
@@ -159,6 +160,30 @@ async fn s13_what_cannot_be_moved_is_delivered_and_only_moved_later() {
     assert_eq!((summary.recovered, summary.delivered, summary.bytes), (1, 0, 0), "{summary:?}");
     assert_eq!(bench.there("a"), None, "not sent again");
     assert_eq!(bench.names(&bench.source()), ["DONE/a"]);
+}
+
+#[tokio::test]
+async fn s13_a_source_goes_although_the_consumer_took_the_whole_folder() {
+    let pattern = regex::bytes::Regex::new("^a$").unwrap();
+    for (action, zip) in [(Action::Move, false), (Action::Move, true), (Action::Delete, false)] {
+        let bench = Bench::new().action(action, zip);
+        bench.put("m/a", b"content");
+        // A file where the folder of what is done is to be.
+        bench.put("m/DONE", b"in the way");
+        let folder = RelPath::new(b"m").unwrap();
+        let mut bench = Bench { folders: vec![folder], ..bench };
+        bench.spec.file_pattern = pattern.clone();
+        let first = bench.run().await;
+        if action == Action::Move {
+            assert_eq!((first.failed, first.exit_code), (1, 23), "{first:?}");
+            assert!(bench.here("m/a").is_some());
+        }
+        std::fs::remove_dir_all(bench.destination().join("m")).unwrap();
+        std::fs::remove_file(bench.source().join("m/DONE")).unwrap();
+        let summary = bench.run().await;
+        assert_eq!((summary.failed, summary.exit_code), (0, 0), "{}", bench.why("m/a"));
+        assert_eq!((bench.here("m/a"), bench.there("m/a")), (None, None));
+    }
 }
 
 #[tokio::test]

@@ -208,13 +208,33 @@ fn keys_that_users_have_in_three_places() {
 }
 
 #[test]
+fn every_key_of_transfer_may_stand_at_the_job() {
+    let job = spec(&with("chunk_size_mb: 3\nverify_integrity: yes\nretry_attempts: 7"));
+    let transfer = &job.transfer;
+    assert_eq!((transfer.chunk_size, transfer.attempts), (3 << 20, 7));
+    assert!(transfer.verify_integrity);
+    refused(
+        "retry_attempts: 7\ntransfer: {retry_attempts: 8}",
+        "transfer.retry_attempts: it says another thing than retry_attempts",
+    );
+}
+
+#[test]
+fn the_readme_has_the_table_of_keys() {
+    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
+    assert!(std::fs::read_to_string(readme).expect("it is there").contains(super::KEYS.trim_end()));
+    let job: Vec<&str> =
+        super::KEYS.lines().filter(|line| line.starts_with("| `transfer.")).collect();
+    assert_eq!(job.len(), 7, "a key has a line");
+}
+
+#[test]
 fn j01_what_is_missing_or_unknown_is_named() {
     let error = why(&with("max_worker: 3"));
     assert_eq!(
         error,
         "/etc/j/jobs.yaml:4: job A: max_worker: unknown key; did you mean max_workers?"
     );
-    refused("chunk_size_mb: 3", "it belongs under transfer");
     refused(
         "transfer: {chunk_size: 3}",
         "transfer.chunk_size: unknown key; did you mean chunk_size_mb?",
