@@ -84,12 +84,33 @@ impl<L: Ledger + 'static> File<'_, L> {
             return Ok(());
         }
         match self.run.order.source.rename_new(&self.candidate.path, &moved).await {
-            Ok(()) => {
-                self.away = true;
-                Ok(())
-            }
+            Ok(()) => self.check_moved(&moved).await,
             Err(error) if error.reason == Reason::Exists => self.leave().await,
             Err(error) => Err(self.lost_folder(error, &moved).await),
+        }
+    }
+
+    /// A version that came between the last look and the rename was moved and not copied: it goes
+    /// back, unless a newer one still has its name.
+    async fn check_moved(&mut self, moved: &RelPath) -> Result<(), Trouble> {
+        let (source, path) = (&self.run.order.source, &self.candidate.path);
+        match source.stat(moved).await? {
+            Some(now) if !self.is_listed(&now) => {}
+            // Whoever takes it from there may.
+            _ => {
+                self.away = true;
+                return Ok(());
+            }
+        }
+        match source.rename_new(moved, path).await {
+            Ok(()) => {
+                self.unsure = true;
+                Ok(())
+            }
+            Err(error) => Err(Trouble::Failed(format!(
+                "another version of {path} came while it was moved, and is now {moved}; it was not \
+                 copied and cannot be moved back: {error}"
+            ))),
         }
     }
 

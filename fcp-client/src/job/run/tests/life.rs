@@ -592,3 +592,24 @@ async fn s14_a_server_that_announces_syncs_and_refuses_them_gets_kept_files() {
         assert_eq!(bench.here("a").unwrap(), b"content");
     }
 }
+
+#[tokio::test]
+async fn s05_a_version_that_comes_while_the_old_one_is_moved_is_sent_too() {
+    let mut bench = Bench::new().action(Action::Move, false);
+    bench.put("a", b"first");
+    let (path, when) =
+        (bench.source().join("a"), format!("rename local {}", bench.source().display()));
+    let once = std::sync::Once::new();
+    bench.faults = Some(crate::location::faulty::Faults::new(move |call| {
+        // After the last look at it.
+        if call.starts_with(&when) {
+            once.call_once(|| std::fs::write(&path, b"second!").unwrap());
+        }
+    }));
+    let summary = bench.run().await;
+    assert_eq!((summary.delivered, summary.failed), (1, 0), "{}", bench.why("a"));
+    assert_eq!(bench.here("a").unwrap(), b"second!", "it is no older one");
+    assert_eq!(bench.run().await.delivered, 1);
+    assert_eq!(bench.there("a").unwrap(), b"second!");
+    assert_eq!(bench.names(&bench.source()), ["DONE/a"]);
+}
