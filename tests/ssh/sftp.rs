@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use fcp_tests::askpass::Askpass;
-use fcp_tests::process::{kill9_any, start};
+use fcp_tests::process::{Finished, kill9_any, start};
 use fcp_tests::processes;
 use fcp_tests::proxy::{Lane, Plan};
 use fcp_tests::rsync;
@@ -226,6 +226,84 @@ fn what_sftp_cannot_do_is_an_error_that_names_it() {
     assert!(told.stderr_text().contains("--protocol"), "{told:?}");
     let told = ended(&mut world.push(&["--via", "stdio"], &file, &dst));
     assert_told(&told, 10, &["is not on"]);
+}
+
+#[test]
+fn that_there_is_no_fcpd_is_told_once_and_not_by_the_shell() {
+    let Some(world) = world() else { return };
+    let file = world.file("file", 10);
+    let told = ended(&mut world.push(&[], &file, world.path("one")));
+    told.assert_success();
+    let text = told.stderr_text();
+    let lines: Vec<_> = text.lines().filter(|line| line.contains("fcpd")).collect();
+    assert!(lines.len() == 1 && lines[0].contains("over SFTP instead"), "{text}");
+    assert!(!text.contains("changed"), "SFTP sends whole files, as fcpd does: {text}");
+    let told = ended(&mut world.push(&["-q"], &file, world.path("two")));
+    told.assert_success();
+    assert_eq!(told.stderr_text(), "");
+    // What others say is shown, as without fcp.
+    let banner = world.path("banner");
+    fs::write(&banner, "The fcpd: maintenance tonight\nall welcome\n").unwrap();
+    let options = Options::without_fcpd();
+    let line = format!("Banner {}", banner.display());
+    let Some(world) = World::with(options.line(&line)) else { return };
+    let file = world.file("file", 10);
+    let told = ended(&mut world.push(&["-q"], &file, world.path("three")));
+    told.assert_success();
+    assert!(told.stderr_text().contains("all welcome"), "{told:?}");
+    let refused = ended(&mut world.push(&["--via", "stdio"], &file, world.path("four")));
+    assert_told(&refused, 10, &["all welcome", "is not on"]);
+}
+
+#[test]
+fn direct_is_harmless() {
+    let Some(world) = world() else { return };
+    let file = world.file("file", 10);
+    for (i, args) in [
+        &["-q", "--direct", "never"][..],
+        &["-q", "--direct", "auto"],
+        &["--via", "sftp", "--direct", "never"],
+    ]
+    .iter()
+    .enumerate()
+    {
+        let told = ended(&mut world.push(args, &file, world.path(format!("copy{i}"))));
+        told.assert_success();
+        assert_eq!(told.stderr_text(), "", "{args:?}");
+    }
+}
+
+#[test]
+fn wire_bytes_are_counted_both_ways() {
+    let Some(world) = world() else { return };
+    let (src, there) = (world.file("src", MIB), world.path("there"));
+    let back = world.path("back");
+    let wire = |told: &Finished, name: &str| {
+        told.assert_success();
+        let text = told.stdout_text();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).expect(name);
+        line.trim_start_matches(':').trim().parse::<u64>().unwrap()
+    };
+    for args in [&["--stats"][..], &["--stats", "--via", "sftp"]] {
+        let told = ended(&mut world.push(args, &src, &there));
+        assert!(wire(&told, "Wire bytes written") > MIB, "{told:?}");
+        assert!((1..MIB).contains(&wire(&told, "Wire bytes read")), "{told:?}");
+        let told = ended(&mut world.pull(args, &there, &back));
+        assert!(wire(&told, "Wire bytes read") > MIB, "{told:?}");
+        assert!((1..MIB).contains(&wire(&told, "Wire bytes written")), "{told:?}");
+        [&there, &back].into_iter().for_each(|path| fs::remove_file(path).unwrap());
+    }
+}
+
+#[test]
+fn a_pattern_that_matches_one_file_means_the_same_with_fcpd_and_without() {
+    for world in [world(), World::new()] {
+        let Some(world) = world else { return };
+        fs::create_dir(world.path("d")).unwrap();
+        fs::write(world.path("d/big"), "1").unwrap();
+        ended(&mut world.pull(&[], world.path("d/bi?"), &world.path("x1"))).assert_success();
+        assert_eq!(fs::read(world.path("x1/big")).unwrap(), b"1");
+    }
 }
 
 #[test]

@@ -85,8 +85,7 @@ impl Job<'_> {
         let ends = only_ssh(ends)?;
         if !self.options.quiet {
             ui::error(&format!(
-                "{server} has no fcpd: over SFTP instead; with fcpd there it is faster, and sends of \
-                 changed files only what changed"
+                "{server} has no fcpd: over SFTP instead; with fcpd there it is faster"
             ));
         }
         Ok(ends)

@@ -1,10 +1,10 @@
 //! What was asked for and SFTP cannot do. Pure.
 
-use crate::cli::{Direct, Via};
+use crate::cli::Via;
 use crate::config::{Resolved, Source};
 
 /// The options that mean nothing over SFTP, as they were given; none of those that hold there
-/// anyway, such as `--direct never`.
+/// anyway, such as `--direct`: content goes through ssh whatever it says.
 pub(super) fn unkept(config: &Resolved) -> Vec<String> {
     let mut names = Vec::new();
     let mut add = |source: &Source, name: &str| {
@@ -14,9 +14,6 @@ pub(super) fn unkept(config: &Resolved) -> Vec<String> {
     };
     if config.protocol.value.is_some() {
         add(&config.protocol.source, "--protocol");
-    }
-    if config.direct.value != Direct::Never {
-        add(&config.direct.source, "--direct");
     }
     add(&config.remote_fcpd.source, "--remote-fcpd");
     names
@@ -56,6 +53,7 @@ mod tests {
     fn what_sftp_cannot_keep_is_named_unless_via_allows_it() {
         assert_eq!(checked(""), Ok(None));
         assert_eq!(checked("--direct never -j 4 -c -z"), Ok(None));
+        assert_eq!(checked("--direct auto"), Ok(None));
         let error = checked("--protocol 2 --remote-fcpd x").unwrap_err();
         assert!(error.contains("--protocol") && error.contains("--remote-fcpd"), "{error}");
         for way in ["sftp", "auto"] {

@@ -39,8 +39,13 @@ pub(super) struct Child(Arc<Process>);
 /// # Errors
 /// `NotFound` where there is no such program; others once all were ended.
 pub(super) fn start(args: &[OsString], errors: Errors) -> io::Result<(Arc<Child>, Pipes)> {
-    let (program, rest) = args.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     let stderr = if errors == Errors::Shown { Stdio::inherit() } else { Stdio::null() };
+    start_into(args, stderr)
+}
+
+/// As [`start`], with somewhere else to complain.
+pub(super) fn start_into(args: &[OsString], stderr: Stdio) -> io::Result<(Arc<Child>, Pipes)> {
+    let (program, rest) = args.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     let mut command = Command::new(program);
     command.args(rest).stderr(stderr);
     launch(command)

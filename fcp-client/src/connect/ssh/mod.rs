@@ -16,6 +16,7 @@ mod pipes;
 mod preamble;
 mod probe;
 mod route;
+mod sieve;
 pub mod stdio;
 pub mod subsystem;
 #[cfg(test)]

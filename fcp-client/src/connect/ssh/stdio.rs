@@ -11,7 +11,7 @@ use fcp_proto::version::{Agreed, Hello, ReplyExtra};
 use fcp_proto::{Fingerprint, SessionId};
 
 use super::child::Child;
-use super::command::{Run, first_command};
+use super::command::first_command;
 use super::further::{Further, Way};
 use super::pipes::Pipes;
 use super::preamble::{NotFound, skip_noise};
@@ -63,11 +63,12 @@ pub fn open(
     let offer = Offer { hello, credential: None, direct: direct(route.facts.as_ref()) };
     let hello = greeting::hello(&offer).map_err(|error| route.failed(error))?;
     let command = first_command(options, &hello);
-    let (first, mut pipes) = route.first(Run::Command(&command))?;
+    let (first, mut pipes) = route.first_of_fcpd(&command)?;
     // When it is gone already, its exit status says more than the broken pipe does.
     let sent = say_hello(&mut pipes, hello).ok();
     // No deadline: somebody may be typing a password.
     skip_noise(&mut pipes).map_err(|found| not_there(&route, &first, &found))?;
+    route.answered();
     let login = began.elapsed();
     pipes.set_end(Some(Instant::now() + PATIENCE));
     let sent = sent.ok_or_else(|| route.failed("it hung up; its log says why"))?;
