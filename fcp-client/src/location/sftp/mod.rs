@@ -82,7 +82,7 @@ impl Sftp {
     /// begins, or with `~`.
     ///
     /// # Errors
-    /// Those of [`dial::dial`]; [`Reason::NotFound`] and [`Reason::NotDirectory`].
+    /// Those of [`dial::dial`]; `Reason::NotFound` and `Reason::NotDirectory`.
     pub async fn connect(login: Login, base: &[u8], options: SftpOptions) -> Result<Sftp> {
         let name = login.name();
         Sftp::over(Pool::new(login, options.pool), &name, base, options).await

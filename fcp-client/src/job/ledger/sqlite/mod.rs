@@ -1,8 +1,8 @@
 //! The ledger in a SQLite database, one file for all jobs of a user on this machine.
 //!
-//! Several processes may use it at the same time. Within one, a single thread writes ([`actor`]):
+//! Several processes may use it at the same time. Within one, a single thread writes (`actor`):
 //! all calls that wait at the same time share one transaction and one wait for the disk, and are
-//! answered after it. [`schema`] opens and checks the file, [`lines`] is what a call does to it.
+//! answered after it. `schema` opens and checks the file, `lines` is what a call does to it.
 //!
 //! SQLite opens the file itself, by its path; that its directory is ours alone is checked before.
 
