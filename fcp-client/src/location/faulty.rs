@@ -246,7 +246,7 @@ impl Faulty {
         content: Bytes,
         meta: SetMeta,
         durable: bool,
-    ) -> Result<()> {
+    ) -> Result<Option<Meta>> {
         if durable {
             self.faults.lock().synced += 1;
         }
@@ -297,6 +297,13 @@ impl Faulty {
 
     pub async fn digest(&self, path: &RelPath, kinds: &[DigestKind]) -> Result<Option<Digest>> {
         self.call(Op::Hash, path, within!(self, it => it.digest(path, kinds))).await
+    }
+
+    pub async fn free_bytes(&self) -> Result<Option<u64>> {
+        match &self.inner {
+            Inner::Local(it) => it.free_bytes().await,
+            Inner::Sftp(it) => it.free_bytes().await,
+        }
     }
 
     pub async fn read_link(&self, path: &RelPath) -> Result<Vec<u8>> {
