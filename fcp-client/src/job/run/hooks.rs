@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::job::report::JobSummary;
-use crate::job::spec::JobSpec;
+use crate::job::spec::{CredentialSpec, End, JobSpec, SecretSource};
 
 /// How long a hook may take.
 const PATIENCE: Duration = Duration::from_secs(5 * 60);
@@ -27,11 +27,39 @@ pub fn run(spec: &JobSpec, summary: &JobSummary) -> Result<(), String> {
     };
     let Some(command) = command else { return Ok(()) };
     let json = serde_json::to_string(summary).unwrap_or_default();
-    run_within(command, &json, PATIENCE).map_err(|why| format!("{key}: {why}"))
+    run_within(command, &json, &secret_names(spec), PATIENCE).map_err(|why| format!("{key}: {why}"))
 }
 
-fn run_within(command: &str, input: &str, patience: Duration) -> Result<(), String> {
-    let child = Command::new("/bin/sh")
+/// The variables that hold the job's secrets: a hook has no use for them, and may log what it has.
+fn secret_names(spec: &JobSpec) -> Vec<String> {
+    let logins = [&spec.source, &spec.destination].into_iter().filter_map(|end| match end {
+        End::Local { .. } => None,
+        End::Sftp { login, .. } => Some(login),
+    });
+    let sources = logins.flat_map(|login| &login.credentials).filter_map(|one| match one {
+        CredentialSpec::Password(source) => Some(source),
+        CredentialSpec::KeyFile { passphrase, .. } => passphrase.as_ref(),
+        CredentialSpec::Agent => None,
+    });
+    sources
+        .filter_map(|source| match source {
+            SecretSource::Env(name) => Some(name.clone()),
+            _ => None,
+        })
+        .collect()
+}
+
+fn run_within(
+    command: &str,
+    input: &str,
+    without: &[String],
+    patience: Duration,
+) -> Result<(), String> {
+    let mut shell = Command::new("/bin/sh");
+    for name in without {
+        shell.env_remove(name);
+    }
+    let child = shell
         .args(["-c", command])
         .stdin(Stdio::piped())
         .stdout(Stdio::from(std::io::stderr()))
@@ -85,19 +113,27 @@ mod tests {
         let file = dir.path().join("told");
         let command = format!("cat > {}", file.display());
         let large = "x".repeat(1 << 20);
-        run_within(&command, &large, PATIENCE).unwrap();
+        run_within(&command, &large, &[], PATIENCE).unwrap();
         assert_eq!(std::fs::read_to_string(file).unwrap().trim_end(), large);
     }
 
     #[test]
+    fn a_hook_has_none_of_the_secrets() {
+        // It stands for a secret: tests cannot set variables.
+        assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some());
+        let command = "test -z \"$CARGO_MANIFEST_DIR\" && test -n \"$PATH\"";
+        run_within(command, "{}", &["CARGO_MANIFEST_DIR".to_owned()], PATIENCE).unwrap();
+    }
+
+    #[test]
     fn a_hook_that_fails_or_stays_is_told() {
-        let error = run_within("exit 3", "{}", PATIENCE).unwrap_err();
+        let error = run_within("exit 3", "{}", &[], PATIENCE).unwrap_err();
         assert!(error.contains('3'), "{error}");
         let began = Instant::now();
-        let error = run_within("sleep 100 & sleep 100", "{}", Duration::from_millis(50));
+        let error = run_within("sleep 100 & sleep 100", "{}", &[], Duration::from_millis(50));
         assert!(error.unwrap_err().contains("was ended"));
         assert!(began.elapsed() < Duration::from_secs(10));
         // One that reads nothing does not hold us up.
-        run_within("true", &"x".repeat(1 << 20), PATIENCE).unwrap();
+        run_within("true", &"x".repeat(1 << 20), &[], PATIENCE).unwrap();
     }
 }
