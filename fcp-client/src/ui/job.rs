@@ -175,6 +175,12 @@ fn summary_lines(summary: &JobSummary) -> Vec<String> {
     }
     text += &format!(", {failed} failed");
     let mut lines = vec![text];
+    if summary.spared > 0 {
+        lines.push(format!(
+            "{job}: {} moved instead of deleted: their copies are not to be seen any more",
+            summary.spared
+        ));
+    }
     if !summary.missing_folders.is_empty() {
         lines.push(format!("{job}: not there: {}", summary.missing_folders.join(", ")));
     }

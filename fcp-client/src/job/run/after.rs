@@ -5,6 +5,7 @@
 
 use fcp_proto::path::{Name, RelPath};
 
+use super::end::UNSEEN;
 use super::file::File;
 use super::{Side, Trouble, zip};
 use crate::job::ledger::{Ledger, State};
@@ -15,13 +16,29 @@ use crate::location::{Location, Reason, copy};
 impl<L: Ledger + 'static> File<'_, L> {
     /// Records where the source goes.
     pub(super) async fn leave(&mut self) -> Result<(), Trouble> {
-        self.may_go().await?;
+        let spared = matches!(&self.state, State::Leaving { moved: Some(_), .. });
+        if !self.may_go().await? && self.run.after() == After::Delete && !spared {
+            return self.spare().await;
+        }
         let (to, hash) = (self.final_name().clone(), self.hash());
         let moved = match self.run.after() {
-            After::Keep | After::Delete => None,
-            After::Move | After::Zip => Some(self.way_out().await?),
+            After::Keep => None,
+            After::Delete if !spared => None,
+            After::Delete | After::Move | After::Zip => Some(self.way_out().await?),
         };
         self.record(State::Leaving { to, hash, moved }).await
+    }
+
+    /// Records that the source is moved though it was to be deleted. The consumer may have taken the
+    /// copy; but a disk that is not mounted, or whoever removes temporary files, looks the same.
+    pub(super) async fn spare(&mut self) -> Result<(), Trouble> {
+        self.may_go().await?;
+        let (to, hash) = (self.final_name().clone(), self.hash());
+        let moved = self.way_out().await?;
+        self.run.tell.spared(&self.candidate.path, &format!(
+            "{UNSEEN} ({to}); moved to {moved} instead of deleted: if nobody took it, move it back"
+        ));
+        self.record(State::Leaving { to, hash, moved: Some(moved) }).await
     }
 
     /// Where the source goes: a name that nothing has, as far as we know.
@@ -57,8 +74,9 @@ impl<L: Ledger + 'static> File<'_, L> {
         done.join(&name).map_err(|why| refused(&why))
     }
 
-    /// What must hold before anything happens to a source.
-    async fn may_go(&self) -> Result<(), Trouble> {
+    /// What must hold before anything happens to a source. Whether the folder of its copy is there:
+    /// the consumer may have taken that, too.
+    async fn may_go(&self) -> Result<bool, Trouble> {
         let order = &self.run.order;
         if self.hash().is_none() {
             return Err(Trouble::Failed("its copy was not proven by content".to_owned()));
@@ -69,7 +87,10 @@ impl<L: Ledger + 'static> File<'_, L> {
         }
         // Where a place has no such call, the content is synced, and a name that is lost leaves the
         // temp.
-        Ok(self.run.sync_name(Side::Destination, self.final_name()).await?)
+        match self.run.sync_name(Side::Destination, self.final_name()).await {
+            Err(error) if error.reason == Reason::NotFound => Ok(false),
+            synced => Ok(synced.map(|()| true)?),
+        }
     }
 
     /// Renames the source into the folder of what is done.
@@ -81,6 +102,8 @@ impl<L: Ledger + 'static> File<'_, L> {
         }
         match self.run.order.source.rename_new(&self.candidate.path, &moved).await {
             Ok(()) => {
+                self.check_moved(&self.candidate.path, &moved, Some(self.candidate.meta.size))
+                    .await?;
                 self.away = true;
                 Ok(())
             }
@@ -108,6 +131,7 @@ impl<L: Ledger + 'static> File<'_, L> {
         }
         match place.rename_new(&temp, &moved).await {
             Ok(()) => {
+                self.check_moved(&temp, &moved, None).await?;
                 let dir = moved.split_last().map(|(dir, _)| dir).unwrap_or_default();
                 place.sync_dir(&dir).await?;
                 self.remove_source().await
@@ -117,6 +141,23 @@ impl<L: Ledger + 'static> File<'_, L> {
                 self.leave().await
             }
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// A source's only other copy may be the one that was just renamed, so it has to be there.
+    async fn check_moved(
+        &self,
+        from: &RelPath,
+        to: &RelPath,
+        size: Option<u64>,
+    ) -> Result<(), Trouble> {
+        let place = &self.run.order.source;
+        match copy::check_renamed(place, from, to, size).await? {
+            true => Ok(()),
+            false => Err(Trouble::Failed(format!(
+                "{}: it said that it renamed {from} to {to}, and neither is there",
+                place.name()
+            ))),
         }
     }
 
