@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here is a failed test")]
 
 mod crashes;
+mod dialer;
 mod exits;
 mod faults;
 #[path = "../e2e/programs.rs"]

@@ -54,6 +54,16 @@ impl Account {
         Some(account)
     }
 
+    /// Gives it a password to log in with.
+    ///
+    /// # Panics
+    /// The system does not.
+    pub fn set_password(&self, password: &str) {
+        let hash = Command::new("openssl").args(["passwd", "-6", password]).output();
+        let hash = String::from_utf8(hash.unwrap().stdout).unwrap();
+        patiently(Command::new("usermod").args(["-p", hash.trim(), &self.name])).unwrap();
+    }
+
     /// Its login name.
     pub fn name(&self) -> &str {
         &self.name

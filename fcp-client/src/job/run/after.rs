@@ -101,14 +101,41 @@ impl<L: Ledger + 'static> File<'_, L> {
             return Ok(());
         }
         match self.run.order.source.rename_new(&self.candidate.path, &moved).await {
-            Ok(()) => {
-                self.check_moved(&self.candidate.path, &moved, Some(self.candidate.meta.size))
-                    .await?;
-                self.away = true;
-                Ok(())
-            }
+            Ok(()) => self.check_moved(&moved).await,
             Err(error) if error.reason == Reason::Exists => self.leave().await,
             Err(error) => Err(self.lost_folder(error, &moved).await),
+        }
+    }
+
+    /// What became of a rename that was said to be done: the old name has to be gone, and the new
+    /// one to be there. A version that came between the last look and the rename was moved and not
+    /// copied: it goes back, unless a newer one still has its name.
+    async fn check_moved(&mut self, moved: &RelPath) -> Result<(), Trouble> {
+        let (source, path) = (&self.run.order.source, &self.candidate.path);
+        let (old, now) = tokio::join!(source.stat(path), source.stat(moved));
+        let stays = old?.is_some_and(|old| self.is_listed(&old));
+        match now? {
+            Some(now) if !self.is_listed(&now) => {}
+            Some(_) if !stays => {
+                self.away = true;
+                return Ok(());
+            }
+            _ => {
+                return Err(Trouble::Failed(format!(
+                    "delivered, but {} said that it moved {path} to {moved} and did not",
+                    source.name()
+                )));
+            }
+        }
+        match source.rename_new(moved, path).await {
+            Ok(()) => {
+                self.unsure = true;
+                Ok(())
+            }
+            Err(error) => Err(Trouble::Failed(format!(
+                "another version of {path} came while it was moved, and is now {moved}; it was not \
+                 copied and cannot be moved back: {error}"
+            ))),
         }
     }
 
@@ -131,7 +158,7 @@ impl<L: Ledger + 'static> File<'_, L> {
         }
         match place.rename_new(&temp, &moved).await {
             Ok(()) => {
-                self.check_moved(&temp, &moved, None).await?;
+                self.check_zipped(&temp, &moved).await?;
                 let dir = moved.split_last().map(|(dir, _)| dir).unwrap_or_default();
                 place.sync_dir(&dir).await?;
                 self.remove_source().await
@@ -144,18 +171,13 @@ impl<L: Ledger + 'static> File<'_, L> {
         }
     }
 
-    /// A source's only other copy may be the one that was just renamed, so it has to be there.
-    async fn check_moved(
-        &self,
-        from: &RelPath,
-        to: &RelPath,
-        size: Option<u64>,
-    ) -> Result<(), Trouble> {
+    /// A source goes only if its zip has its name.
+    async fn check_zipped(&self, temp: &RelPath, zip: &RelPath) -> Result<(), Trouble> {
         let place = &self.run.order.source;
-        match copy::check_renamed(place, from, to, size).await? {
+        match copy::check_renamed(place, temp, zip, None).await? {
             true => Ok(()),
             false => Err(Trouble::Failed(format!(
-                "{}: it said that it renamed {from} to {to}, and neither is there",
+                "{} said that it renamed {temp} to {zip}, and neither is there",
                 place.name()
             ))),
         }

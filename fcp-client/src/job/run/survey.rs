@@ -113,7 +113,9 @@ async fn ripen<L: Ledger + 'static>(
     let is_done = |one: &Candidate| {
         states.get(&one.path).is_some_and(|known| plan::is_settled(run.spec(), known))
     };
-    let Some(folder) = found.iter().find(|f| f.candidates.iter().any(|one| !is_done(one))) else {
+    // Where probes were left behind the time is asked for, too: else nothing tells that they are.
+    let asks = |f: &&Found| !f.probes.is_empty() || f.candidates.iter().any(|one| !is_done(one));
+    let Some(folder) = found.iter().find(asks) else {
         return Ok(());
     };
     if min.is_zero() {

@@ -699,3 +699,50 @@ async fn s15_a_probe_that_was_left_behind_is_removed_and_never_counted() {
     let left = [".tmp.probe.00000000", ".tmp.probe.0000abcd", ".tmp.probe.new00000", "a"];
     assert_eq!(bench.names(&bench.source()), left);
 }
+
+#[tokio::test]
+async fn s05_a_version_that_comes_while_the_old_one_is_moved_is_sent_too() {
+    let mut bench = Bench::new().action(Action::Move, false);
+    bench.put("a", b"first");
+    let (path, when) =
+        (bench.source().join("a"), format!("rename local {}", bench.source().display()));
+    let once = std::sync::Once::new();
+    bench.faults = Some(crate::location::faulty::Faults::new(move |call| {
+        // After the last look at it.
+        if call.starts_with(&when) {
+            once.call_once(|| std::fs::write(&path, b"second!").unwrap());
+        }
+    }));
+    let summary = bench.run().await;
+    assert_eq!((summary.delivered, summary.failed), (1, 0), "{}", bench.why("a"));
+    assert_eq!(bench.here("a").unwrap(), b"second!", "it is no older one");
+    assert_eq!(bench.run().await.delivered, 1);
+    assert_eq!(bench.there("a").unwrap(), b"second!");
+    assert_eq!(bench.names(&bench.source()), ["DONE/a"]);
+}
+
+#[tokio::test]
+async fn s10_a_rename_that_says_yes_and_does_nothing_costs_no_source() {
+    for (action, zip) in [(Action::Move, false), (Action::Move, true), (Action::Delete, false)] {
+        let mut bench = Bench::new().action(action, zip);
+        bench.put("a", b"content");
+        let faults = crate::location::faulty::Faults::new(|_| ());
+        faults.pretend_renames(true);
+        bench.faults = Some(std::sync::Arc::clone(&faults));
+        // At the destination first; then at the source.
+        let summary = bench.run().await;
+        assert_eq!((summary.failed, summary.delivered), (1, 0), "{summary:?}");
+        assert!(bench.why("a").contains("the old name is still there"), "{}", bench.why("a"));
+        assert_eq!((bench.here("a").is_some(), bench.there("a")), (true, None));
+        std::fs::rename(bench.destination().join(".tmp.a"), bench.destination().join("a")).unwrap();
+        let summary = bench.run().await;
+        if action == Action::Move {
+            assert_eq!(summary.failed, 1, "{summary:?}");
+            assert!(bench.why("a").contains("said that it"), "{}", bench.why("a"));
+            assert!(bench.here("a").is_some());
+            faults.pretend_renames(false);
+            assert_eq!(bench.run().await.failed, 0, "{}", bench.why("a"));
+        }
+        assert_eq!((bench.here("a"), bench.there("a").unwrap()), (None, b"content".to_vec()));
+    }
+}

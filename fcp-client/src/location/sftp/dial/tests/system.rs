@@ -3,10 +3,10 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use super::support::{Account, Sshd, dial, file, greet, keygen, refused, secret, works};
+use super::support::{Sshd, dial, file, greet, keygen, refused};
 use crate::location::Reason;
 use crate::location::sftp::dial::plan::Env;
-use crate::location::sftp::dial::{Credential, Dialer, HostKeyRule, Login};
+use crate::location::sftp::dial::{Dialer, Login};
 
 #[tokio::test]
 async fn the_systems_ssh_is_a_stream_and_tells_why_not() {
@@ -42,48 +42,6 @@ async fn the_systems_ssh_is_a_stream_and_tells_why_not() {
 }
 
 #[tokio::test]
-async fn the_systems_ssh_gets_a_password_and_passphrases_from_us() {
-    let Some(sshd) = Sshd::start("") else { return };
-    let Some(account) = Account::new("right#_one") else { return };
-    if !std::env::current_exe().unwrap().with_file_name("../fcp").is_file() {
-        eprintln!("SKIPPED what needs the program fcp: it was not built");
-        return;
-    }
-    let env = Env::default();
-    let with = |text: &str| sshd.system(&account.name, vec![Credential::Password(secret(text))]);
-    works((with("right#_one"), env.clone())).await;
-    let error = refused((with("planted-secret"), env.clone()), Reason::Login).await;
-    assert!(!format!("{error} {error:?}").contains("planted-secret"));
-    assert_eq!(sshd.log().matches("Failed password").count(), 1);
-    let path = sshd.key("root", "ed25519", "open sesame");
-    let passphrase = Some(secret("open sesame"));
-    works((sshd.system("root", vec![Credential::KeyFile { path, passphrase }]), env)).await;
-}
-
-#[tokio::test]
-async fn the_systems_ssh_believes_a_pinned_key_only() {
-    let Some(sshd) = Sshd::start("") else { return };
-    if !std::env::current_exe().unwrap().with_file_name("../fcp").is_file() {
-        eprintln!("SKIPPED what needs the program fcp: it was not built");
-        return;
-    }
-    let key = sshd.key("root", "ed25519", "");
-    let with = |pin: &str| {
-        let mut login = sshd.system("root", file(key.clone()));
-        login.host_key = HostKeyRule::Pinned(pin.to_owned());
-        (login, Env::default())
-    };
-    let output = std::process::Command::new("ssh-keygen")
-        .arg("-lf")
-        .arg(sshd.path("host_ed25519.pub"))
-        .output();
-    let text = String::from_utf8(output.unwrap().stdout).unwrap();
-    works(with(text.split(' ').nth(1).unwrap())).await;
-    works(with(&sshd.host_key("rsa"))).await;
-    refused(with("SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"), Reason::HostKey).await;
-}
-
-#[tokio::test]
 async fn auto_takes_the_builtin_one_unless_ssh_is_needed() {
     let Some(sshd) = Sshd::start("") else { return };
     let (mut login, env) = sshd.login("root", file(sshd.key("root", "ed25519", "")));
@@ -102,30 +60,4 @@ async fn auto_takes_the_builtin_one_unless_ssh_is_needed() {
         error.text.contains("NoSuchKeyword") || error.text.contains("nosuchkeyword"),
         "{error}"
     );
-}
-
-#[tokio::test]
-async fn j06_no_secret_is_in_the_arguments_or_environment_of_ssh() {
-    let Some(sshd) = Sshd::start("") else { return };
-    let Some(account) = Account::new("planted-secret") else { return };
-    if !std::env::current_exe().unwrap().with_file_name("../fcp").is_file() {
-        eprintln!("SKIPPED what needs the program fcp: it was not built");
-        return;
-    }
-    let login = sshd.system(&account.name, vec![Credential::Password(secret("planted-secret"))]);
-    let connection = dial((login, Env::default())).await.unwrap();
-    let mut stream = connection.open_sftp().await.unwrap();
-    greet(&mut stream).await.unwrap();
-    let port = format!("-p\0{}\0", sshd.port);
-    let mut seen = 0;
-    for entry in fs::read_dir("/proc").unwrap().map(Result::unwrap) {
-        let read = |name: &str| fs::read(entry.path().join(name)).unwrap_or_default();
-        let args = String::from_utf8_lossy(&read("cmdline")).into_owned();
-        if args.starts_with("ssh\0") && args.contains(&port) {
-            seen += 1;
-            assert!(!args.contains("planted-secret"), "{args}");
-            assert!(!String::from_utf8_lossy(&read("environ")).contains("planted-secret"));
-        }
-    }
-    assert_eq!(seen, 1);
 }
