@@ -149,6 +149,8 @@ pub enum Stays {
     NoTime,
     /// It has the same size, but not the same content.
     OtherContent,
+    /// It was delivered from another path of the source.
+    OfAnother,
 }
 
 impl Skip {
@@ -200,6 +202,10 @@ impl fmt::Display for Stays {
             Stays::Never => "a file of this name is there (overwrite: never)",
             Stays::NotOlder => "the file of this name there is not older (overwrite: newer)",
             Stays::NoTime => "the destination does not tell how old its file is (overwrite: newer)",
+            Stays::OfAnother => {
+                "the file of this name there was delivered from another folder; use overwrite: \
+                 rename or layout: tree"
+            }
             Stays::OtherContent => "a file of this name and size with other content is there",
         })
     }
@@ -444,12 +450,14 @@ pub struct Planner<'a> {
     spec: &'a JobSpec,
     /// Final names of this run, and whose they are.
     given: HashMap<RelPath, RelPath>,
+    /// Final names of earlier runs, and whose they are.
+    owned: HashMap<RelPath, RelPath>,
 }
 
 impl<'a> Planner<'a> {
     /// For one run.
     pub fn new(spec: &'a JobSpec) -> Planner<'a> {
-        Planner { spec, given: HashMap::new() }
+        Planner { spec, given: HashMap::new(), owned: HashMap::new() }
     }
 
     /// The folder of the destination that files of this folder go to.
@@ -458,6 +466,11 @@ impl<'a> Planner<'a> {
             Layout::Tree => folder.clone(),
             Layout::Flat => RelPath::root(),
         }
+    }
+
+    /// Notes final names that the ledger knows, and the sources that were delivered under them.
+    pub fn owned(&mut self, names: impl IntoIterator<Item = (RelPath, RelPath)>) {
+        self.owned.extend(names);
     }
 
     /// What happens to a ripe, stable candidate; `known` is what the ledger has of this version,
@@ -500,7 +513,8 @@ impl<'a> Planner<'a> {
             Kind::File => rule(self.spec.overwrite, &ours, theirs),
             _ => return Decision::Skip { path: candidate.path, why: Skip::NameTaken },
         };
-        match verdict {
+        let of_another = self.owned.get(&to).is_some_and(|owner| *owner != candidate.path);
+        match of_another_source(of_another, self.spec.done.action, verdict) {
             Verdict::Replace => {
                 Decision::Take(Take { candidate, to, expect: Expect::Replace(*theirs) })
             }
@@ -575,6 +589,16 @@ pub fn rule(overwrite: Overwrite, ours: &Meta, theirs: &Meta) -> Verdict {
 /// By whole seconds: SFTP has no finer ones, and one side may keep more than the other.
 fn is_older(one: Timestamp, other: Timestamp) -> bool {
     one.secs < other.secs
+}
+
+/// A verdict on a file that was delivered from another path of the source: it is never replaced. One
+/// of the same size counts as the same only where its content is looked at.
+pub fn of_another_source(of_another: bool, action: Action, verdict: Verdict) -> Verdict {
+    match verdict {
+        Verdict::Replace if of_another => Verdict::Stays(Stays::OfAnother),
+        Verdict::Same if of_another && action == Action::Keep => Verdict::Stays(Stays::OfAnother),
+        verdict => verdict,
+    }
 }
 
 /// A name with a number before its last ending: `a.csv`, `a-1.csv`, `a-2.csv`.

@@ -9,7 +9,13 @@ fn spec() -> JobSpec {
 }
 
 fn meta(size: u64, secs: i64) -> Meta {
-    Meta { kind: Kind::File, size, mtime: Some(Timestamp { secs, nanos: 0 }), mode: Some(0o644) }
+    Meta {
+        kind: Kind::File,
+        size,
+        mtime: Some(Timestamp { secs, nanos: 0 }),
+        mode: Some(0o644),
+        id: None,
+    }
 }
 
 fn listing(names: &[(&str, Kind)]) -> Listing {

@@ -5,7 +5,8 @@
 //! under a claim, and each look is taken after it.
 //!
 //! `Same` is what holds the content: for the source its size and time are those of the entity; for
-//! `temp` and the final name the size is right; for `moved` of a MOVE the size is right, of a zip it
+//! `temp` and the final name of what is `Verified` it hashes to what was recorded (without a hash:
+//! it equals the source, or has its size where that is gone); for others the size is right; for `moved` of a MOVE the size is right, of a zip it
 //! was read back whole and equals the source. `Other` is anything else of that name. `*` is all.
 //!
 //! Whose a temp is: a claim writes down `.tmp.NAME`, and then the file is made, never over another.
@@ -27,16 +28,20 @@
 //! | Claimed | Same, Other | * | Same | * | [`Next::Stage`], ranges of the temp count |
 //! | Claimed | * | * | Gone, Other | * | [`Next::Forget`] |
 //! | Verified | Same | * | * | * | [`Next::Publish`] |
-//! | Verified | Gone | * | * | * | [`Next::NoteDelivered`]: the consumer may have taken it |
-//! | Verified | Other | * | Same | * | [`Next::Stage`] afresh: a power cut tore a temp that was not synced |
-//! | Verified | Other | * | Gone, Other | * | [`Next::Ask`] |
+//! | Verified | Gone, Other | Same | * | * | [`Next::NoteDelivered`]: it was renamed |
+//! | Verified, hash, DELETE | Gone | Gone | Same | * | [`Next::Spare`]: the consumer may have taken it, or it got lost |
+//! | Verified | Gone | Gone | * | * | [`Next::NoteDelivered`]: the consumer may have taken it |
+//! | Verified | Gone | Other | Same | * | [`Next::Stage`] afresh: what is there is not ours |
+//! | Verified | Gone | Other | Gone, Other | * | [`Next::NoteDelivered`]: nothing can be sent |
+//! | Verified | Other | Gone, Other | Same | * | [`Next::Stage`] afresh: a power cut tore a temp that was not synced |
+//! | Verified | Other | Gone, Other | Gone, Other | * | [`Next::Ask`] |
 //! | Delivered, Leaving | * | * | Gone, Other | * | [`Next::Finish`]: nothing of ours is there |
 //! | Delivered, Leaving, KEEP | * | * | * | * | [`Next::Finish`] |
 //! | Delivered, Leaving, no hash | * | Same | Same | * | [`Next::Prove`]: a source never goes without |
 //! | Delivered, Leaving, no hash | * | Gone, Other | Same | * | [`Next::Finish`], the source stays |
 //! | Delivered | * | * | Same | * | [`Next::Leave`] |
 //! | Leaving to nowhere, DELETE | * | * | Same | * | [`Next::RemoveSource`] |
-//! | Leaving to `moved`, MOVE | * | * | Same | Gone | [`Next::MoveSource`] |
+//! | Leaving to `moved`, MOVE, DELETE | * | * | Same | Gone | [`Next::MoveSource`] |
 //! | Leaving to `moved`, zip | * | * | Same | Gone | [`Next::WriteZip`] |
 //! | Leaving to `moved`, zip | * | * | Same | Same | [`Next::RemoveSource`] |
 //! | Leaving, any other | * | * | Same | * | [`Next::Leave`]: under a free name, as the job is now |
@@ -108,8 +113,10 @@ pub enum Next {
     /// Compare the content of the final name with the source, make it durable, record Delivered
     /// with the hash; where they differ, finish as [`Left::KeptUnproven`].
     Prove,
-    /// Choose a free name where one is needed, record Leaving.
+    /// Choose a free name where one is needed, record Leaving. What was to be spared still is.
     Leave,
+    /// Nobody can see the copy any more: record Leaving, to be moved though it was to be removed.
+    Spare,
     /// Rename the source to `moved`, never over anything.
     MoveSource,
     /// Write the zip under a temporary name, read it back, rename it to `moved`.
@@ -130,7 +137,7 @@ pub enum Next {
 pub fn next(state: &State, after: After, look: Look) -> Next {
     match state {
         State::Claimed { .. } => claimed(look),
-        State::Verified { .. } => verified(look),
+        State::Verified { hash, .. } => verified(after, look, hash.is_some()),
         State::Delivered { hash, .. } => delivered(after, look, hash.is_some(), None),
         State::Leaving { hash, moved, .. } => {
             delivered(after, look, hash.is_some(), Some(moved.is_some()))
@@ -146,12 +153,15 @@ fn claimed(look: Look) -> Next {
     }
 }
 
-fn verified(look: Look) -> Next {
-    match (look.temp, look.source) {
-        (Seen::Same, _) => Next::Publish,
-        (Seen::Gone, _) => Next::NoteDelivered,
-        (Seen::Other, Seen::Same) => Next::Stage { resume: false },
-        (Seen::Other, _) => {
+fn verified(after: After, look: Look, proven: bool) -> Next {
+    match (look.temp, look.last, look.source) {
+        (Seen::Same, ..) => Next::Publish,
+        (_, Seen::Same, _) => Next::NoteDelivered,
+        (Seen::Gone, Seen::Gone, Seen::Same) if proven && after == After::Delete => Next::Spare,
+        (Seen::Gone, Seen::Gone, _) => Next::NoteDelivered,
+        (_, _, Seen::Same) => Next::Stage { resume: false },
+        (Seen::Gone, ..) => Next::NoteDelivered,
+        (Seen::Other, ..) => {
             Next::Ask("its temporary file at the destination is damaged and its source is gone")
         }
     }
@@ -167,7 +177,7 @@ fn delivered(after: After, look: Look, proven: bool, leaving: Option<bool>) -> N
         _ if !proven && look.last == Seen::Same => Next::Prove,
         _ if !proven => Next::Finish(Left::KeptUnproven),
         (After::Delete, Some(false), _) => Next::RemoveSource,
-        (After::Move, Some(true), Seen::Gone) => Next::MoveSource,
+        (After::Move | After::Delete, Some(true), Seen::Gone) => Next::MoveSource,
         (After::Zip, Some(true), Seen::Gone) => Next::WriteZip,
         (After::Zip, Some(true), Seen::Same) => Next::RemoveSource,
         _ => Next::Leave,

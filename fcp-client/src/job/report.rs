@@ -73,6 +73,8 @@ pub struct JobSummary {
     /// How many were skipped for which reason.
     pub skipped_by: BTreeMap<String, u64>,
     pub failed: u64,
+    /// Sources that were moved instead of deleted, as their copies are not to be seen any more.
+    pub spared: u64,
     /// Content bytes that were sent.
     pub bytes: u64,
     pub seconds: f64,

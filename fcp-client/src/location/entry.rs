@@ -26,6 +26,8 @@ pub struct Meta {
     pub mtime: Option<Timestamp>,
     /// Permission bits (07777); `None` where it tells none.
     pub mode: Option<u32>,
+    /// Device and inode, where the place tells which file it is and not only what it looks like.
+    pub id: Option<(u64, u64)>,
 }
 
 impl Meta {

@@ -40,6 +40,7 @@ struct State {
     for_good: bool,
     durable: bool,
     refuses_sync: bool,
+    pretends: bool,
     synced: usize,
 }
 
@@ -52,6 +53,7 @@ impl Faults {
             for_good: false,
             durable: true,
             refuses_sync: false,
+            pretends: false,
             synced: 0,
         };
         let check = Box::new(check);
@@ -84,6 +86,11 @@ impl Faults {
     /// From now on whoever wants a small file synced is told that there is no such call.
     pub fn refuse_sync(&self) {
         self.lock().refuses_sync = true;
+    }
+
+    /// Whether renames say yes and do nothing.
+    pub fn pretend_renames(&self, pretend: bool) {
+        self.lock().pretends = pretend;
     }
 
     /// Small files that were synced.
@@ -246,7 +253,7 @@ impl Faulty {
         content: Bytes,
         meta: SetMeta,
         durable: bool,
-    ) -> Result<()> {
+    ) -> Result<Option<Meta>> {
         if durable {
             self.faults.lock().synced += 1;
         }
@@ -264,6 +271,9 @@ impl Faulty {
     }
 
     pub async fn rename_new(&self, from: &RelPath, to: &RelPath) -> Result<()> {
+        if self.faults.lock().pretends {
+            return self.call(Op::Rename, from, Box::pin(async { Ok(()) })).await;
+        }
         self.call(Op::Rename, from, within!(self, it => it.rename_new(from, to))).await
     }
 
@@ -297,6 +307,13 @@ impl Faulty {
 
     pub async fn digest(&self, path: &RelPath, kinds: &[DigestKind]) -> Result<Option<Digest>> {
         self.call(Op::Hash, path, within!(self, it => it.digest(path, kinds))).await
+    }
+
+    pub async fn free_bytes(&self) -> Result<Option<u64>> {
+        match &self.inner {
+            Inner::Local(it) => it.free_bytes().await,
+            Inner::Sftp(it) => it.free_bytes().await,
+        }
     }
 
     pub async fn read_link(&self, path: &RelPath) -> Result<Vec<u8>> {

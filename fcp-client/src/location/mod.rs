@@ -171,7 +171,8 @@ impl Location {
     }
 
     /// Creates a file (0600, [`Reason::Exists`] when anything has the name) with this content,
-    /// sets its metadata and, if `durable`, syncs it; in as few round trips as the place needs.
+    /// sets its metadata and, if `durable`, syncs it; in as few round trips as the place needs. Tells
+    /// what it is then, if the place does.
     ///
     /// # Errors
     /// As [`Location::create`]; what was created stays for the caller to remove.
@@ -181,7 +182,7 @@ impl Location {
         content: Bytes,
         meta: SetMeta,
         durable: bool,
-    ) -> Result<()> {
+    ) -> Result<Option<Meta>> {
         each!(Location, self, it => it.write_small(path, content, meta, durable).await)
     }
 
@@ -275,6 +276,14 @@ impl Location {
     /// [`Reason::Exists`].
     pub async fn symlink(&self, content: &[u8], path: &RelPath) -> Result<()> {
         each!(Location, self, it => it.symlink(content, path).await)
+    }
+
+    /// How many bytes there is room for; `None` where the place does not tell.
+    ///
+    /// # Errors
+    /// The system's.
+    pub async fn free_bytes(&self) -> Result<Option<u64>> {
+        each!(Location, self, it => it.free_bytes().await)
     }
 
     /// Removes an empty directory.
@@ -389,12 +398,13 @@ impl Sink {
         each!(Sink, self, it => it.stat().await)
     }
 
-    /// Settles, cuts or extends to `size`, sets metadata, syncs if `durable`, closes.
+    /// Settles, cuts or extends to `size`, sets metadata, syncs if `durable`, closes. Tells what the
+    /// open file was then, if the place does.
     ///
     /// # Errors
     /// [`Reason::NotDurable`] where `durable` was asked and the place cannot promise it;
     /// [`Reason::Changed`] when the place then tells another length.
-    pub async fn close(self, size: u64, meta: SetMeta, durable: bool) -> Result<()> {
+    pub async fn close(self, size: u64, meta: SetMeta, durable: bool) -> Result<Option<Meta>> {
         each!(Sink, self, it => it.close(size, meta, durable).await)
     }
 }

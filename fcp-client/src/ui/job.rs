@@ -238,6 +238,10 @@ fn summary_lines(summary: &JobSummary) -> Vec<(String, bool)> {
     }
     text += &format!(", {failed} failed");
     let mut lines = vec![(text, false)];
+    if summary.spared > 0 {
+        let text = "moved instead of deleted: their copies are not to be seen any more";
+        lines.push((format!("{job}: {} {text}", summary.spared), false));
+    }
     if !summary.missing_folders.is_empty() {
         let folders = summary.missing_folders.join(", ");
         lines.push((format!("{job}: not there: {folders}"), false));

@@ -202,7 +202,7 @@ impl Tries {
         let probe = dir.join(&Name::new(name.as_bytes()).ok()?).ok()?;
         let content = Bytes::from_static(b"fcp job check\n");
         let written = place.write_small(&probe, content, SetMeta::default(), false).await;
-        self.tried("writing a file", written).map(|()| probe)
+        self.tried("writing a file", written).map(|_| probe)
     }
 
     async fn destination(&mut self, spec: &JobSpec, login: Option<Login>) {

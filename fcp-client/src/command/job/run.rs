@@ -470,6 +470,10 @@ fn log_summary(spec: &JobSpec, year: Option<i16>, summary: &JobSummary) {
         summary.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default()
     );
     log.line(level, &text);
+    if summary.spared > 0 {
+        let text = "moved instead of deleted: their copies are not to be seen any more";
+        log.line(Level::Warn, &format!("{} {text}", summary.spared));
+    }
     if !summary.missing_folders.is_empty() {
         log.line(Level::Warn, &format!("not there: {}", summary.missing_folders.join(", ")));
     }

@@ -221,7 +221,7 @@ mod tests {
     };
 
     fn meta(kind: Kind, size: u64, secs: i64, nanos: u32) -> Meta {
-        Meta { kind, size, mtime: Some(Timestamp { secs, nanos }), mode: Some(0o644) }
+        Meta { kind, size, mtime: Some(Timestamp { secs, nanos }), mode: Some(0o644), id: None }
     }
 
     fn file(size: u64, secs: i64, nanos: u32) -> Meta {

@@ -206,6 +206,19 @@ impl Ledger for MemRun {
         Ok(entities.iter().map(record).collect())
     }
 
+    async fn finals(&self, names: Vec<RelPath>) -> Result<Vec<Option<RelPath>>, LedgerError> {
+        self.shared.called()?;
+        let mut tables = self.shared.lock();
+        let job = tables.alive(self.id)?.job.clone();
+        let of = |name: &RelPath| {
+            let records = tables.lines.values().map(|line| &line.record);
+            let own = records.filter(|record| record.entity.job == job);
+            let last = own.filter(|record| delivered_as(&record.state) == Some(name));
+            last.max_by_key(|record| (record.changed, record.id)).map(|r| r.entity.path.clone())
+        };
+        Ok(names.iter().map(of).collect())
+    }
+
     async fn first_seen(&self, entity: &Entity) -> Result<i64, LedgerError> {
         self.called()?;
         let now = self.shared.now();
@@ -332,6 +345,15 @@ impl Tables {
         let record = Record { id, entity, state, changed: now, attempts: 1, error: None };
         self.lines.insert(id, Line { record, ranges: BTreeMap::new(), held: Some((run, hold)) });
         Claim::New(id)
+    }
+}
+
+fn delivered_as(state: &State) -> Option<&RelPath> {
+    match state {
+        State::Claimed { .. } | State::Verified { .. } => None,
+        State::Delivered { to, .. } | State::Leaving { to, .. } | State::Finished { to, .. } => {
+            Some(to)
+        }
     }
 }
 

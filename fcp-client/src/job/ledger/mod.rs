@@ -201,6 +201,12 @@ pub trait Ledger: Send + Sync {
         &self,
         entities: Vec<Entity>,
     ) -> impl Future<Output = Result<Vec<Option<Record>>, LedgerError>> + Send;
+    /// Whose these names at the destination are, in their order: the paths of the sources of this
+    /// run's job that were delivered under them last.
+    fn finals(
+        &self,
+        names: Vec<RelPath>,
+    ) -> impl Future<Output = Result<Vec<Option<RelPath>>, LedgerError>> + Send;
     /// When this version of a file was first seen (seconds since the epoch), noting it now if it
     /// never was: for places whose clock cannot be measured.
     fn first_seen(&self, entity: &Entity) -> impl Future<Output = Result<i64, LedgerError>> + Send;

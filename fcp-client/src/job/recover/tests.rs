@@ -66,21 +66,32 @@ fn s20_no_combination_touches_what_it_must_not() {
                             (Next::RemoveSource, After::Zip) => {
                                 assert_eq!(look.moved, Seen::Same, "{at}");
                             }
-                            (Next::MoveSource, After::Move) | (Next::WriteZip, After::Zip) => {
+                            (Next::MoveSource, After::Move | After::Delete)
+                            | (Next::WriteZip, After::Zip) => {
                                 assert_eq!(look.moved, Seen::Gone, "{at}");
                             }
                             _ => panic!("{at}"),
                         }
                     }
                     Next::Leave => assert!(hash(&state) && look.source == Seen::Same, "{at}"),
+                    Next::Spare => {
+                        assert!(hash(&state) && look.source == Seen::Same, "{at}");
+                        assert!(after == After::Delete && look.last == Seen::Gone, "{at}");
+                    }
+                    Next::NoteDelivered => {
+                        // A source that is there goes only if the copy is to be seen.
+                        let goes = look.source == Seen::Same && after == After::Delete;
+                        assert!(!goes || !hash(&state) || look.last == Seen::Same, "{at}");
+                    }
                     Next::Publish => {
                         assert!(matches!(state, State::Verified { .. }), "{at}");
                         assert_eq!(look.temp, Seen::Same, "{at}");
                     }
                     Next::Stage { .. } => {
                         assert_eq!(look.source, Seen::Same, "{at}");
-                        let torn =
-                            matches!(state, State::Verified { .. }) && look.temp == Seen::Other;
+                        let torn = matches!(state, State::Verified { .. })
+                            && look.last != Seen::Same
+                            && (look.temp == Seen::Other || look.last == Seen::Other);
                         assert!(torn || matches!(state, State::Claimed { .. }), "{at}");
                     }
                     Next::Forget => assert!(matches!(state, State::Claimed { .. }), "{at}"),
@@ -139,6 +150,7 @@ enum Effect {
     RecordDelivered,
     Prove,
     RecordLeaving,
+    RecordSpared,
     MoveSource,
     RenameZip,
     RemoveSource,
@@ -203,6 +215,7 @@ impl World {
             Next::NoteDelivered => vec![RecordDelivered],
             Next::Prove => vec![Prove],
             Next::Leave => vec![RecordLeaving],
+            Next::Spare => vec![RecordSpared],
             Next::MoveSource => vec![MoveSource],
             Next::WriteZip => vec![RenameZip],
             Next::RemoveSource => vec![RemoveSource],
@@ -246,7 +259,12 @@ impl World {
             Effect::RecordLeaving => {
                 // A free name: what has the one that was recorded before stays.
                 self.moved = false;
-                self.state = Some(Mark::Leaving(proven, self.after != After::Delete));
+                let leads = matches!(self.state, Some(Mark::Leaving(_, true)));
+                self.state = Some(Mark::Leaving(proven, leads || self.after != After::Delete));
+            }
+            Effect::RecordSpared => {
+                self.moved = false;
+                self.state = Some(Mark::Leaving(proven, true));
             }
             Effect::MoveSource => {
                 self.moved = self.source;
@@ -395,4 +413,16 @@ fn s20_the_walk_finds_what_wrong_tables_do() {
         let why = explore(table).unwrap_err();
         assert!(why.contains(text), "{why}");
     }
+}
+
+#[test]
+fn s20_a_temp_that_a_cleaner_took_costs_no_source() {
+    let lost =
+        World { state: Some(Mark::Verified(true)), durable: true, ..World::new(After::Delete) };
+    let mut point = (lost, vec![]);
+    while let Some(next) = step(&point, next).unwrap() {
+        point = next;
+    }
+    assert!(point.0.moved && !point.0.source, "{point:?}");
+    assert_eq!((point.0.state, point.0.published), (Some(Mark::Finished), 0));
 }

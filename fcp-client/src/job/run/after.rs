@@ -5,6 +5,7 @@
 
 use fcp_proto::path::{Name, RelPath};
 
+use super::end::UNSEEN;
 use super::file::File;
 use super::{Side, Trouble, zip};
 use crate::job::ledger::{Ledger, State};
@@ -15,13 +16,29 @@ use crate::location::{Location, Reason, copy};
 impl<L: Ledger + 'static> File<'_, L> {
     /// Records where the source goes.
     pub(super) async fn leave(&mut self) -> Result<(), Trouble> {
-        self.may_go().await?;
+        let spared = matches!(&self.state, State::Leaving { moved: Some(_), .. });
+        if !self.may_go().await? && self.run.after() == After::Delete && !spared {
+            return self.spare().await;
+        }
         let (to, hash) = (self.final_name().clone(), self.hash());
         let moved = match self.run.after() {
-            After::Keep | After::Delete => None,
-            After::Move | After::Zip => Some(self.way_out().await?),
+            After::Keep => None,
+            After::Delete if !spared => None,
+            After::Delete | After::Move | After::Zip => Some(self.way_out().await?),
         };
         self.record(State::Leaving { to, hash, moved }).await
+    }
+
+    /// Records that the source is moved though it was to be deleted. The consumer may have taken the
+    /// copy; but a disk that is not mounted, or whoever removes temporary files, looks the same.
+    pub(super) async fn spare(&mut self) -> Result<(), Trouble> {
+        self.may_go().await?;
+        let (to, hash) = (self.final_name().clone(), self.hash());
+        let moved = self.way_out().await?;
+        self.run.tell.spared(&self.candidate.path, &format!(
+            "{UNSEEN} ({to}); moved to {moved} instead of deleted: if nobody took it, move it back"
+        ));
+        self.record(State::Leaving { to, hash, moved: Some(moved) }).await
     }
 
     /// Where the source goes: a name that nothing has, as far as we know.
@@ -57,8 +74,9 @@ impl<L: Ledger + 'static> File<'_, L> {
         done.join(&name).map_err(|why| refused(&why))
     }
 
-    /// What must hold before anything happens to a source.
-    async fn may_go(&self) -> Result<(), Trouble> {
+    /// What must hold before anything happens to a source. Whether the folder of its copy is there:
+    /// the consumer may have taken that, too.
+    async fn may_go(&self) -> Result<bool, Trouble> {
         let order = &self.run.order;
         if self.hash().is_none() {
             return Err(Trouble::Failed("its copy was not proven by content".to_owned()));
@@ -71,8 +89,8 @@ impl<L: Ledger + 'static> File<'_, L> {
         // temp, which the ledger knows to be proven.
         match self.run.sync_name(Side::Destination, self.final_name()).await {
             // The consumer took the folder with what was in it, which survives by itself.
-            Err(error) if error.reason == Reason::NotFound => Ok(()),
-            synced => Ok(synced?),
+            Err(error) if error.reason == Reason::NotFound => Ok(false),
+            synced => Ok(synced.map(|()| true)?),
         }
     }
 
@@ -90,16 +108,24 @@ impl<L: Ledger + 'static> File<'_, L> {
         }
     }
 
-    /// A version that came between the last look and the rename was moved and not copied: it goes
-    /// back, unless a newer one still has its name.
+    /// What became of a rename that was said to be done: the old name has to be gone, and the new
+    /// one to be there. A version that came between the last look and the rename was moved and not
+    /// copied: it goes back, unless a newer one still has its name.
     async fn check_moved(&mut self, moved: &RelPath) -> Result<(), Trouble> {
         let (source, path) = (&self.run.order.source, &self.candidate.path);
-        match source.stat(moved).await? {
+        let (old, now) = tokio::join!(source.stat(path), source.stat(moved));
+        let stays = old?.is_some_and(|old| self.is_listed(&old));
+        match now? {
             Some(now) if !self.is_listed(&now) => {}
-            // Whoever takes it from there may.
-            _ => {
+            Some(_) if !stays => {
                 self.away = true;
                 return Ok(());
+            }
+            _ => {
+                return Err(Trouble::Failed(format!(
+                    "delivered, but {} said that it moved {path} to {moved} and did not",
+                    source.name()
+                )));
             }
         }
         match source.rename_new(moved, path).await {
@@ -133,6 +159,7 @@ impl<L: Ledger + 'static> File<'_, L> {
         }
         match place.rename_new(&temp, &moved).await {
             Ok(()) => {
+                self.check_zipped(&temp, &moved).await?;
                 let dir = moved.split_last().map(|(dir, _)| dir).unwrap_or_default();
                 place.sync_dir(&dir).await?;
                 self.remove_source().await
@@ -142,6 +169,18 @@ impl<L: Ledger + 'static> File<'_, L> {
                 self.leave().await
             }
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// A source goes only if its zip has its name.
+    async fn check_zipped(&self, temp: &RelPath, zip: &RelPath) -> Result<(), Trouble> {
+        let place = &self.run.order.source;
+        match copy::check_renamed(place, temp, zip, None).await? {
+            true => Ok(()),
+            false => Err(Trouble::Failed(format!(
+                "{} said that it renamed {temp} to {zip}, and neither is there",
+                place.name()
+            ))),
         }
     }
 

@@ -88,7 +88,9 @@ impl<L: Ledger + 'static> File<'_, L> {
             },
         };
         // Of a copy that an earlier run began; what may be somebody else's stays.
-        self.clear_temp().await?;
+        if self.own_temp || self.tried {
+            self.clear_temp(self.temp().clone()).await?;
+        }
         if self.run.sources_go() {
             self.record(State::Delivered { to: to.clone(), hash }).await?;
             return Ok(None);

@@ -65,14 +65,21 @@ impl Dry {
         let known: HashMap<_, _> = records().map(|one| (&one.entity, &one.state)).collect();
         records().for_each(|record| self.recovery(record));
         let mut planner = Planner::new(&self.order.spec);
+        planner.owned(records().filter_map(|record| match &record.state {
+            State::Claimed { .. } | State::Verified { .. } => None,
+            State::Delivered { to, .. }
+            | State::Leaving { to, .. }
+            | State::Finished { to, .. } => Some((to.clone(), record.entity.path.clone())),
+        }));
         for folder in &self.order.folders {
             if self.stop.is_over() {
                 return Err(Trouble::Halted);
             }
             let listed = self.order.source.list(folder).await.map_err(Trouble::from);
-            let Some(listing) = survey::folder_listing(&self.tell, folder, listed)? else {
+            let Some(mut listing) = survey::folder_listing(&self.tell, folder, listed)? else {
                 continue;
             };
+            survey::take_probes(folder, &mut listing);
             let (candidates, skipped) = plan::sift(&self.order.spec, folder, &listing);
             let others = skipped.iter().filter(|(_, why)| !why.is_foreign()).count();
             self.tell.count(|totals| totals.found += (candidates.len() + others) as u64);

@@ -6,9 +6,12 @@ use super::file::{BEFORE, End, File};
 use super::{Halt, Side, Trouble, tell};
 use crate::job::ledger::{Ledger, State};
 use crate::job::plan::Skip;
-use crate::job::recover::{Left, Next};
+use crate::job::recover::{After, Left, Next};
 use crate::job::report::FileRecord;
 use crate::location::{LocationError, Reason};
+
+/// Why a source is moved that was to be deleted.
+pub(super) const UNSEEN: &str = "its copy is not to be seen any more";
 
 impl<L: Ledger + 'static> File<'_, L> {
     /// The end of a file about which nothing is left to do.
@@ -23,6 +26,9 @@ impl<L: Ledger + 'static> File<'_, L> {
             (Left::Away, _) if self.changed => "kept: it changed after it was copied".to_owned(),
             (Left::Away, Some(Some(moved))) if self.run.spec().done.zip => {
                 format!("zipped to {moved}")
+            }
+            (Left::Away, Some(Some(moved))) if self.run.after() == After::Delete => {
+                format!("{UNSEEN}; moved to {moved} instead of deleted")
             }
             (Left::Away, Some(Some(moved))) => format!("moved to {moved}"),
             (Left::Away, Some(None)) => "deleted".to_owned(),
@@ -139,8 +145,12 @@ impl<L: Ledger + 'static> File<'_, L> {
 
     /// Removes the temp of a source that went away; whether there is nothing left to try.
     async fn let_temp_go(&self) -> bool {
-        match self.clear_temp().await {
-            Ok(true) => true,
+        let owned = match !self.own_temp && !self.tried {
+            true => return true,
+            false => self.owns_temp().await,
+        };
+        match owned {
+            Ok(true) => self.discard(self.temp()).await.is_ok(),
             Ok(false) => self.told_of_temp().await,
             Err(Trouble::Location(error)) if error.reason == Reason::NotFound => {
                 self.told_of_temp().await
@@ -169,10 +179,7 @@ impl<L: Ledger + 'static> File<'_, L> {
     pub(super) async fn failed(&mut self, error: LocationError, unstaged: bool) -> End {
         if unstaged && !error.is_transient() && self.own_temp {
             // What cannot be gone on with does not stay.
-            let temp = self.temp().clone();
-            if self.discard(&temp).await.is_ok() {
-                let _ = self.restart(temp).await;
-            }
+            let _ = self.clear_temp(self.temp().clone()).await;
         }
         let mut text = error.to_string();
         if !unstaged && !matches!(self.state, State::Verified { .. }) {

@@ -11,14 +11,15 @@ use std::time::Instant;
 
 use fcp_proto::path::RelPath;
 
+use super::proven::Proven;
 use super::{Run, Side, Trouble, content};
 use crate::job::ledger::{Ledger, Record, State};
 use crate::job::plan::{self, Candidate, Expect, Skip, Stays, Take};
 use crate::job::recover::{self, Left, Look, Next, Seen};
 use crate::job::report::FileRecord;
 use crate::job::spec::Overwrite;
-use crate::location::SetMeta;
 use crate::location::copy::{self, Staged};
+use crate::location::{Reason, SetMeta};
 
 /// Steps of one file, of which there are eight at most: whatever goes in circles ends.
 const STEPS: u32 = 64;
@@ -74,6 +75,8 @@ pub(super) struct File<'a, L> {
     pub(super) maybe_renamed: bool,
     /// The temp was taken away from under us, and was made again.
     pub(super) bereft: bool,
+    /// The copy as it looked when it was proven.
+    pub(super) proven: Option<Proven>,
     pub(super) written: Written,
     pub(super) staged: Option<Staged>,
     pub(super) began: Instant,
@@ -105,6 +108,7 @@ impl<'a, L: Ledger + 'static> File<'a, L> {
             made: Arc::default(),
             maybe_renamed: false,
             bereft: false,
+            proven: None,
             written: Arc::default(),
             staged: None,
             began: Instant::now(),
@@ -168,6 +172,7 @@ impl<'a, L: Ledger + 'static> File<'a, L> {
                 Next::NoteDelivered => self.note_delivered().await?,
                 Next::Prove => self.prove().await?,
                 Next::Leave => self.leave().await?,
+                Next::Spare => self.spare().await?,
                 Next::MoveSource => self.move_source().await?,
                 Next::WriteZip => self.write_zip().await?,
                 Next::RemoveSource => self.remove_source().await?,
@@ -210,6 +215,7 @@ impl<'a, L: Ledger + 'static> File<'a, L> {
         self.run.ledger.restart(self.id, temp.clone()).await?;
         self.lock_written().clear();
         (self.own_temp, self.tried, self.maybe_renamed) = (false, false, false);
+        self.proven = None;
         self.state = State::Claimed { temp };
         Ok(())
     }
@@ -218,22 +224,36 @@ impl<'a, L: Ledger + 'static> File<'a, L> {
         Ok(copy::discard(&self.run.order.destination, temp).await?)
     }
 
-    /// Removes what has the temp's name if it is ours, as far as can be told: what we are known to
-    /// have made, and what holds nothing that the source does not hold at the same place. Whether
-    /// the name is free now.
-    pub(super) async fn clear_temp(&self) -> Result<bool, Trouble> {
-        let temp = self.temp().clone();
-        if !self.own_temp && !self.tried {
+    /// Whether what has the temp's name is ours, so that it may be removed: it is the file that was
+    /// proven, or its name is one that nobody else comes to, or it holds nothing that the source
+    /// does not hold at the same place. That we made a file of this name once is not enough: it may
+    /// be gone, and another job's be there.
+    pub(super) async fn owns_temp(&self) -> Result<bool, Trouble> {
+        let (order, temp) = (&self.run.order, self.temp());
+        let natural = plan::temp_path(self.final_name(), None);
+        if plan::is_salted(temp, natural.as_ref()) {
             return Ok(true);
         }
-        let order = &self.run.order;
-        let source = (&order.source, &self.candidate.path);
-        let ours =
-            self.own_temp || content::is_part_of((&order.destination, &temp), source).await?;
-        if ours {
-            self.discard(&temp).await?;
+        let Some(now) = order.destination.stat(temp).await? else { return Ok(true) };
+        if self.proven.is_some_and(|proven| proven.is(&now)) {
+            return Ok(true);
         }
-        Ok(ours)
+        let source = (&order.source, &self.candidate.path);
+        content::is_part_of((&order.destination, temp), source).await
+    }
+
+    /// Begins afresh: under the same name where that is ours, and is free then; else under another.
+    /// The ledger forgets what it knew of the temp before anything is removed.
+    pub(super) async fn clear_temp(&mut self, temp: RelPath) -> Result<(), Trouble> {
+        if !self.owns_temp().await? {
+            return self.restart(self.salted()?).await;
+        }
+        self.restart(temp.clone()).await?;
+        // Until it is gone it may be found there.
+        self.tried = true;
+        self.discard(&temp).await?;
+        self.tried = false;
+        Ok(())
     }
 
     /// Tells the ledger, and then believes it.
@@ -246,8 +266,17 @@ impl<'a, L: Ledger + 'static> File<'a, L> {
     pub(super) async fn note_delivered(&mut self) -> Result<(), Trouble> {
         let (to, hash) = (self.final_name().clone(), self.hash());
         copy::end_replace(&self.run.order.destination, &to).await?;
-        self.run.sync_name(Side::Destination, &to).await?;
+        self.sync_final().await?;
         self.record(State::Delivered { to, hash }).await
+    }
+
+    /// Makes the final name durable. A folder that is not there any more was taken with all that
+    /// was in it: whether that is what became of it is for [`File::may_go`] to judge.
+    async fn sync_final(&self) -> Result<(), Trouble> {
+        match self.run.sync_name(Side::Destination, self.final_name()).await {
+            Err(error) if error.reason == Reason::NotFound => Ok(()),
+            synced => Ok(synced?),
+        }
     }
 
     /// Proves what was delivered without a proof, as the job now wants the source to go.

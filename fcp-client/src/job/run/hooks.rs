@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::job::report::JobSummary;
-use crate::job::spec::JobSpec;
+use crate::job::spec::{CredentialSpec, End, JobSpec, SecretSource};
 
 /// How long a hook may take.
 const PATIENCE: Duration = Duration::from_secs(5 * 60);
@@ -39,12 +39,36 @@ pub fn run(spec: &JobSpec, summary: &JobSummary) -> Heard {
     };
     let Some(command) = command else { return Heard::default() };
     let json = serde_json::to_string(summary).unwrap_or_default();
-    let (lines, ended) = run_within(command, &json, PATIENCE);
+    let (lines, ended) = run_within(command, &json, &secret_names(spec), PATIENCE);
     Heard { lines, failure: ended.err().map(|why| format!("{key}: {why}")) }
 }
 
-fn run_within(command: &str, input: &str, patience: Duration) -> (Vec<String>, Result<(), String>) {
-    let (mut child, output) = match start(command) {
+/// The variables that hold the job's secrets: a hook has no use for them, and may log what it has.
+fn secret_names(spec: &JobSpec) -> Vec<String> {
+    let logins = [&spec.source, &spec.destination].into_iter().filter_map(|end| match end {
+        End::Local { .. } => None,
+        End::Sftp { login, .. } => Some(login),
+    });
+    let sources = logins.flat_map(|login| &login.credentials).filter_map(|one| match one {
+        CredentialSpec::Password(source) => Some(source),
+        CredentialSpec::KeyFile { passphrase, .. } => passphrase.as_ref(),
+        CredentialSpec::Agent => None,
+    });
+    sources
+        .filter_map(|source| match source {
+            SecretSource::Env(name) => Some(name.clone()),
+            _ => None,
+        })
+        .collect()
+}
+
+fn run_within(
+    command: &str,
+    input: &str,
+    without: &[String],
+    patience: Duration,
+) -> (Vec<String>, Result<(), String>) {
+    let (mut child, output) = match start(command, without) {
         Ok(started) => started,
         Err(why) => return (Vec::new(), Err(format!("the command cannot be started: {why}"))),
     };
@@ -70,10 +94,14 @@ fn run_within(command: &str, input: &str, patience: Duration) -> (Vec<String>, R
     (heard.try_iter().collect(), ended)
 }
 
-/// The command, and the end of the pipe that it writes both outputs to.
-fn start(command: &str) -> std::io::Result<(Child, PipeReader)> {
+/// The command, `without` these variables, and the end of the pipe that it writes both outputs to.
+fn start(command: &str, without: &[String]) -> std::io::Result<(Child, PipeReader)> {
     let (output, theirs) = std::io::pipe()?;
-    let child = Command::new("/bin/sh")
+    let mut shell = Command::new("/bin/sh");
+    for name in without {
+        shell.env_remove(name);
+    }
+    let child = shell
         .args(["-c", command])
         .stdin(Stdio::piped())
         .stdout(theirs.try_clone()?)
@@ -127,22 +155,30 @@ mod tests {
         let file = dir.path().join("told");
         let command = format!("cat > {}", file.display());
         let large = "x".repeat(1 << 20);
-        run_within(&command, &large, PATIENCE).1.unwrap();
+        run_within(&command, &large, &[], PATIENCE).1.unwrap();
         assert_eq!(std::fs::read_to_string(file).unwrap().trim_end(), large);
     }
 
     #[test]
+    fn a_hook_has_none_of_the_secrets() {
+        // It stands for a secret: tests cannot set variables.
+        assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some());
+        let command = "test -z \"$CARGO_MANIFEST_DIR\" && test -n \"$PATH\"";
+        run_within(command, "{}", &["CARGO_MANIFEST_DIR".to_owned()], PATIENCE).1.unwrap();
+    }
+
+    #[test]
     fn a_hook_that_fails_or_stays_is_told() {
-        let (lines, ended) = run_within("echo out; echo err >&2; exit 3", "{}", PATIENCE);
+        let (lines, ended) = run_within("echo out; echo err >&2; exit 3", "{}", &[], PATIENCE);
         assert!(ended.unwrap_err().contains('3'));
         assert_eq!(lines, ["out", "err"]);
-        let (lines, ended) = run_within("yes | head -c 1000000", "{}", PATIENCE);
+        let (lines, ended) = run_within("yes | head -c 1000000", "{}", &[], PATIENCE);
         assert_eq!((lines.len(), ended), (LINES, Ok(())));
         let began = Instant::now();
-        let error = run_within("sleep 100 & sleep 100", "{}", Duration::from_millis(50));
+        let error = run_within("sleep 100 & sleep 100", "{}", &[], Duration::from_millis(50));
         assert!(error.1.unwrap_err().contains("was ended"));
         assert!(began.elapsed() < Duration::from_secs(10));
         // One that reads nothing does not hold us up.
-        run_within("true", &"x".repeat(1 << 20), PATIENCE).1.unwrap();
+        run_within("true", &"x".repeat(1 << 20), &[], PATIENCE).1.unwrap();
     }
 }

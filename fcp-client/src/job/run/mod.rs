@@ -14,6 +14,7 @@ mod end;
 mod file;
 pub mod hooks;
 mod look;
+mod proven;
 mod publish;
 mod recovery;
 mod retry;

@@ -26,9 +26,16 @@ impl<L: Ledger + 'static> File<'_, L> {
                 Expect::Absent => None,
                 Expect::Replace(meta) => Some(meta),
             };
+            if self.is_replaced(&temp).await? {
+                return self.stage_again(self.salted()?).await;
+            }
             match copy::publish(&self.run.order.destination, &temp, &to, seen).await {
                 Ok(()) => {
                     self.maybe_renamed = true;
+                    if self.run.sources_go() {
+                        let (place, size) = (&self.run.order.destination, self.candidate.meta.size);
+                        copy::check_renamed(place, &temp, &to, Some(size)).await?;
+                    }
                     self.run.sync_name(Side::Destination, &to).await?;
                     return self.delivered(State::Delivered { to, hash }).await;
                 }
@@ -48,11 +55,12 @@ impl<L: Ledger + 'static> File<'_, L> {
         Err(Trouble::Failed(format!("{} changes again and again", self.final_name())))
     }
 
-    /// Begins anew with a temp that was taken away; once.
+    /// Begins anew where a temp was taken away, or another file has its name; once.
     async fn stage_again(&mut self, temp: RelPath) -> Result<(), Trouble> {
         self.restart(temp).await?;
         if std::mem::replace(&mut self.bereft, true) {
-            let text = format!("somebody removes the temporary files beside {}", self.to);
+            let text =
+                format!("somebody removes or replaces the temporary files beside {}", self.to);
             return Err(Trouble::Failed(text));
         }
         if let Some((dir, _)) = self.to.split_last() {
@@ -84,7 +92,11 @@ impl<L: Ledger + 'static> File<'_, L> {
         if !now.is_file() {
             return self.withdraw(Skip::NameTaken).await;
         }
-        match plan::rule(self.run.spec().overwrite, &self.candidate.meta, &now) {
+        let to = self.final_name().clone();
+        let owner = self.run.ledger.finals(vec![to]).await?.pop().flatten();
+        let of_another = owner.is_some_and(|owner| owner != self.candidate.path);
+        let verdict = plan::rule(self.run.spec().overwrite, &self.candidate.meta, &now);
+        match plan::of_another_source(of_another, self.run.spec().done.action, verdict) {
             Verdict::Replace => self.expect = Expect::Replace(now),
             Verdict::Same => return self.same_there(now).await,
             Verdict::Stays(why) => {
@@ -111,9 +123,7 @@ impl<L: Ledger + 'static> File<'_, L> {
 
     /// Takes the copy back, as it may not appear.
     async fn withdraw(&mut self, why: Skip) -> Result<(), Trouble> {
-        let temp = self.temp().clone();
-        self.discard(&temp).await?;
-        self.restart(temp).await?;
+        self.clear_temp(self.temp().clone()).await?;
         Err(Trouble::Skip(why))
     }
 

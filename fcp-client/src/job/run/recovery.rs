@@ -142,7 +142,7 @@ async fn as_take<L: Ledger + 'static>(
     let temp = plan::temp_path(&to, None)?;
     let mode = run.order.source.stat(&path).await.ok().flatten().and_then(|now| now.mode);
     let (size, mtime) = (record.entity.size, timestamp(record.entity.mtime));
-    let meta = Meta { kind: Kind::File, size, mtime, mode };
+    let meta = Meta { kind: Kind::File, size, mtime, mode, id: None };
     let candidate = Candidate { path, meta };
     Some((Take { candidate, to, expect: Expect::Absent }, temp))
 }

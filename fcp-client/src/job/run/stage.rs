@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError};
 use fcp_proto::path::RelPath;
 
 use super::file::{File, Written};
+use super::proven::Proven;
 use super::tell::Meter;
 use super::{Side, Stop, Trouble, content, retry};
 use crate::job::ledger::{Ledger, State};
@@ -31,14 +32,11 @@ impl<L: Ledger + 'static> File<'_, L> {
     pub(super) async fn stage(&mut self, resume: bool) -> Result<(), Trouble> {
         let dir = self.to.split_last().map(|(dir, _)| dir).unwrap_or_default();
         self.run.make_dirs(Side::Destination, &dir).await?;
-        let mut temp = self.temp().clone();
         let resume = resume && self.has_ranges();
         if !resume && (self.own_temp || self.tried) {
-            if !self.clear_temp().await? {
-                temp = self.salted()?;
-            }
-            self.restart(temp.clone()).await?;
+            self.clear_temp(self.temp().clone()).await?;
         }
+        let mut temp = self.temp().clone();
         for _ in 0..TEMPS {
             let fresh = !self.own_temp;
             match self.stage_as(&temp).await {
@@ -62,7 +60,7 @@ impl<L: Ledger + 'static> File<'_, L> {
         Err(Trouble::Failed(format!("no temporary name is free beside {}", self.to)))
     }
 
-    fn salted(&self) -> Result<RelPath, Trouble> {
+    pub(super) fn salted(&self) -> Result<RelPath, Trouble> {
         plan::temp_path(&self.to, Some(retry::random()))
             .ok_or_else(|| Trouble::Failed("its name is too long".to_owned()))
     }
@@ -128,6 +126,8 @@ impl<L: Ledger + 'static> File<'_, L> {
         // Where a server knows only MD5, that has done for the copy; a source goes by SHA-256.
         let sha256 = staged.digest.as_ref().filter(|digest| digest.kind == DigestKind::Sha256);
         let hash = sha256.map(|digest| content::text(&digest.bytes));
+        let set = SetMeta { mode: None, mtime: self.candidate.meta.mtime };
+        self.proven = staged.temp.map(|temp| Proven::held(temp, set));
         self.staged = Some(staged);
         self.own_temp = true;
         self.record(State::Verified { temp, to: self.to.clone(), hash }).await

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fcp_proto::path::{Name, RelPath};
 
@@ -11,12 +11,18 @@ use super::{Order, Run, Trouble, entity};
 use crate::job::ledger::{Entity, Ledger, State};
 use crate::job::plan::{self, Candidate, Decision, Now, Planner, Skip};
 use crate::job::spec::ClockRule;
-use crate::location::{Clock, Listing, LocationError, Meta, Reason};
+use crate::location::copy::is_probe_name;
+use crate::location::{Clock, Entry, Listing, LocationError, Meta, Reason};
+
+/// A probe file of this age is nobody's any more.
+const LEFT_BEHIND: Duration = Duration::from_secs(60);
 
 /// What of a folder is the job's.
 struct Found {
     folder: RelPath,
     candidates: Vec<Candidate>,
+    /// Files by which a run that was cut off asked for the time.
+    probes: Vec<Candidate>,
 }
 
 /// Plans a run; `handled` are those that recovery has dealt with.
@@ -35,7 +41,9 @@ pub(super) async fn survey<L: Ledger + 'static>(
     let mut decisions = Vec::new();
     for folder in found {
         let there = Planner::folder(run.spec(), &folder.folder);
-        let there = destination(run, &there, &folder.candidates).await?;
+        let at = there;
+        let there = destination(run, &at, &folder.candidates).await?;
+        planner.owned(owned(run, &at, &there, &folder.candidates).await?);
         for candidate in folder.candidates {
             let state = states.remove(&candidate.path);
             decisions.push(planner.decide(candidate, state.as_ref(), &there));
@@ -48,12 +56,13 @@ async fn list_all<L: Ledger + 'static>(run: &Run<L>) -> Result<Vec<Found>, Troub
     let mut all = Vec::new();
     for folder in &run.order.folders {
         let listed = run.patiently(folder, async || run.order.source.list(folder).await).await;
-        let Some(listing) = folder_listing(&run.tell, folder, listed)? else { continue };
+        let Some(mut listing) = folder_listing(&run.tell, folder, listed)? else { continue };
+        let probes = take_probes(folder, &mut listing);
         let (candidates, skipped) = plan::sift(run.spec(), folder, &listing);
         let others = skipped.iter().filter(|(_, why)| !why.is_foreign()).count();
         run.tell.count(|totals| totals.found += (candidates.len() + others) as u64);
         skipped.iter().for_each(|(path, why)| run.tell.skipped(path, why));
-        all.push(Found { folder: folder.clone(), candidates });
+        all.push(Found { folder: folder.clone(), candidates, probes });
     }
     Ok(all)
 }
@@ -104,7 +113,9 @@ async fn ripen<L: Ledger + 'static>(
     let is_done = |one: &Candidate| {
         states.get(&one.path).is_some_and(|known| plan::is_settled(run.spec(), known))
     };
-    let Some(folder) = found.iter().find(|f| f.candidates.iter().any(|one| !is_done(one))) else {
+    // Where probes were left behind the time is asked for, too: else nothing tells that they are.
+    let asks = |f: &&Found| !f.probes.is_empty() || f.candidates.iter().any(|one| !is_done(one));
+    let Some(folder) = found.iter().find(asks) else {
         return Ok(());
     };
     if min.is_zero() {
@@ -112,6 +123,7 @@ async fn ripen<L: Ledger + 'static>(
     }
     let clock = clock(run, &folder.folder.clone()).await?;
     let now = Now { ours: now(), clock };
+    remove_probes(run, now, found).await;
     for folder in found {
         let measured =
             |one: &Candidate| matches!(clock, Clock::Skew { .. }) && one.meta.mtime.is_some();
@@ -126,6 +138,29 @@ async fn ripen<L: Ledger + 'static>(
         });
     }
     Ok(())
+}
+
+/// Takes our own probe files out of a listing: they are nobody's files.
+pub(super) fn take_probes(folder: &RelPath, listing: &mut Listing) -> Vec<Candidate> {
+    let is_probe = |entry: &mut Entry| {
+        entry.meta.is_file() && entry.meta.size == 0 && is_probe_name(entry.name.as_bytes())
+    };
+    let probes = listing.entries.extract_if(.., is_probe);
+    probes.map(|e| Candidate { path: folder.join_unbounded(&e.name), meta: e.meta }).collect()
+}
+
+/// Removes probe files that lie there for longer than any run takes for one.
+async fn remove_probes<L: Ledger + 'static>(run: &Run<L>, now: Now, found: &[Found]) {
+    if now.clock == Clock::Unknown {
+        return;
+    }
+    for probe in found.iter().flat_map(|folder| &folder.probes) {
+        if plan::ripe(&probe.meta, now, LEFT_BEHIND, None).is_none()
+            && let Err(error) = run.order.source.remove(&probe.path).await
+        {
+            tracing::debug!("a probe file stays: {error}");
+        }
+    }
 }
 
 /// When these were first seen, which is now for those that never were. All are asked at once: each
@@ -198,6 +233,23 @@ async fn look_again<L: Ledger + 'static>(run: &Run<L>, found: &mut [Found]) -> R
         });
     }
     Ok(())
+}
+
+/// Whose the names are that candidates would get and that something has.
+async fn owned<L: Ledger + 'static>(
+    run: &Run<L>,
+    folder: &RelPath,
+    there: &HashMap<Name, Meta>,
+    candidates: &[Candidate],
+) -> Result<Vec<(RelPath, RelPath)>, Trouble> {
+    let names = candidates.iter().filter_map(|one| one.path.split_last());
+    let taken = names.filter(|(_, name)| there.contains_key(name));
+    let taken: Vec<RelPath> = taken.map(|(_, name)| folder.join_unbounded(&name)).collect();
+    if taken.is_empty() {
+        return Ok(Vec::new());
+    }
+    let owners = run.ledger.finals(taken.clone()).await?;
+    Ok(taken.into_iter().zip(owners).filter_map(|(name, owner)| Some((name, owner?))).collect())
 }
 
 async fn destination<L: Ledger + 'static>(

@@ -117,6 +117,12 @@ impl Teller {
         });
     }
 
+    /// A source that was to be deleted and is moved.
+    pub(super) fn spared(&self, file: &RelPath, why: &str) {
+        self.count(|totals| totals.spared += 1);
+        self.note(format!("{file}: {why}"));
+    }
+
     pub(super) fn failed(&self, file: &RelPath, attempts: u32, error: &str) {
         self.count(|totals| totals.failed += 1);
         self.tell(&JobEvent::Failed {

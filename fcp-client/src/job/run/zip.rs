@@ -57,7 +57,7 @@ pub(super) async fn write(
         return Err(content::changed(place, path));
     }
     let set = SetMeta { mode: content.meta.mode, mtime: content.meta.mtime };
-    sink.close(length, set, true).await
+    sink.close(length, set, true).await.map(drop)
 }
 
 /// Whether the zip at `path` is whole and holds exactly this file: central directory, CRC, size and
@@ -344,7 +344,7 @@ mod tests {
 
     fn meta(size: u64) -> Meta {
         let mtime = Some(Timestamp { secs: 1_700_000_001, nanos: 0 });
-        Meta { kind: Kind::File, size, mtime, mode: Some(0o640) }
+        Meta { kind: Kind::File, size, mtime, mode: Some(0o640), id: None }
     }
 
     fn path(bytes: &[u8]) -> RelPath {

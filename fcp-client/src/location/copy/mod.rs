@@ -18,8 +18,10 @@ use std::sync::Arc;
 use fcp_proto::path::RelPath;
 
 pub(in crate::location) use names::{aside_name, probe_name};
-pub use names::{is_temp_name, numbered, other_temp_name, temp_name};
-pub use publish::{discard, end_replace, free_name, free_temp, publish, rename_aside};
+pub use names::{is_probe_name, is_temp_name, numbered, other_temp_name, temp_name};
+pub use publish::{
+    check_renamed, discard, end_replace, free_name, free_temp, publish, rename_aside,
+};
 pub use stage::stage;
 
 use super::{Digest, Location, Meta, SetMeta};
@@ -103,4 +105,6 @@ pub struct Staged {
     pub proven_by: &'static str,
     /// Bytes that an earlier run had brought.
     pub resumed: u64,
+    /// What the temp was through its open handle when it was closed, as far as the place told.
+    pub temp: Option<Meta>,
 }

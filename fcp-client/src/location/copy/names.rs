@@ -55,6 +55,12 @@ pub(in crate::location) fn probe_name() -> Name {
     fit(TEMP, b"probe", format!(".{}", random_hex()).as_bytes())
 }
 
+/// Whether it is the name of such a file.
+pub fn is_probe_name(name: &[u8]) -> bool {
+    let hex = name.strip_prefix(b".tmp.probe.").unwrap_or_default();
+    hex.len() == 8 && hex.iter().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b))
+}
+
 /// Where `name` is set aside while it is replaced: `.tmp.NAME.old`.
 pub(in crate::location) fn aside_name(name: &Name) -> Name {
     fit(TEMP, name, b".old")
@@ -190,6 +196,8 @@ mod tests {
         ] {
             assert!(is_temp_name(made.as_bytes()), "{made}");
         }
+        assert!(is_probe_name(probe_name().as_bytes()));
+        assert!(!is_probe_name(b".tmp.probe.csv") && !is_probe_name(b".tmp.probe.0123456"));
         assert_ne!(other_temp_name(&name("a")), other_temp_name(&name("a")));
     }
 }

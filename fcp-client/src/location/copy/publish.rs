@@ -92,6 +92,32 @@ pub async fn free_temp(to: &Location, path: &RelPath) -> Result<RelPath> {
     }
 }
 
+/// Looks whether a rename that a place said yes to came about: `from` has nothing any more, and `to`
+/// a file of `size` bytes, unless somebody took it already.
+///
+/// # Errors
+/// [`Reason::Changed`] when it did not.
+pub async fn check_renamed(
+    at: &Location,
+    from: &RelPath,
+    to: &RelPath,
+    size: Option<u64>,
+) -> Result<bool> {
+    let (old, new) = tokio::join!(at.stat(from), at.stat(to));
+    if old?.is_some() {
+        let text = "it said that it renamed it, and the old name is still there";
+        return Err(in_the_way(at, from, Reason::Changed, text));
+    }
+    match (new?, size) {
+        (None, _) => Ok(false),
+        (Some(new), Some(size)) if !new.is_file() || new.size != size => {
+            let text = "it said that it renamed it, and something else has the new name";
+            Err(in_the_way(at, to, Reason::Changed, text))
+        }
+        _ => Ok(true),
+    }
+}
+
 /// Removes a temp that is ours, if it is there.
 ///
 /// # Errors

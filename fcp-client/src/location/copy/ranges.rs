@@ -43,27 +43,48 @@ pub(super) fn mark(size: u64, chunk: u64) -> u64 {
     (size / MARKS).max(MARK).min(chunk.max(1))
 }
 
-/// What is not covered by `done`, cut at multiples of `chunk`.
-pub(super) fn missing(done: &[Done], size: u64, chunk: u64) -> VecDeque<Range<u64>> {
-    let chunk = chunk.max(1);
-    let mut todo = VecDeque::new();
-    let mut at = 0;
-    let end = [(size..size, 0)];
-    for (range, _) in done.iter().chain(&end) {
-        while at < range.start {
-            let next = (at / chunk + 1).saturating_mul(chunk).min(range.start);
-            todo.push_back(at..next);
-            at = next;
+/// What is not covered by ranges that are done, cut at multiples of a length. It is found as it is
+/// asked for: a source may tell any length.
+#[derive(Clone, Debug)]
+pub(super) struct Missing {
+    /// In order; what is past all of them is missing up to the end.
+    done: VecDeque<Range<u64>>,
+    at: u64,
+    size: u64,
+    chunk: u64,
+}
+
+/// As [`Missing`]; `done` is in order.
+pub(super) fn missing(done: &[Done], size: u64, chunk: u64) -> Missing {
+    let done = done.iter().map(|(range, _)| range.clone()).collect();
+    Missing { done, at: 0, size, chunk: chunk.max(1) }
+}
+
+impl Iterator for Missing {
+    type Item = Range<u64>;
+
+    fn next(&mut self) -> Option<Range<u64>> {
+        while let Some(range) = self.done.front()
+            && range.start <= self.at
+        {
+            self.at = self.at.max(range.end);
+            self.done.pop_front();
         }
-        at = at.max(range.end);
+        let end = self.done.front().map_or(self.size, |range| range.start.min(self.size));
+        if self.at >= end {
+            return None;
+        }
+        let next = (self.at / self.chunk + 1).saturating_mul(self.chunk).min(end);
+        let range = self.at..next;
+        self.at = next;
+        Some(range)
     }
-    todo
 }
 
 impl Transfer {
     /// Moves all of `todo`, `streams` ranges at the same time.
-    pub(super) async fn run(self, todo: VecDeque<Range<u64>>, streams: usize) -> Result<Vec<Done>> {
-        let workers = streams.clamp(1, todo.len().max(1));
+    pub(super) async fn run(self, todo: Missing, streams: usize) -> Result<Vec<Done>> {
+        let workers = todo.clone().take(streams).count().max(1);
         let todo = Arc::new(Mutex::new(todo));
         let mut tasks = JoinSet::new();
         for _ in 0..workers {
@@ -104,7 +125,7 @@ impl Transfer {
         Ok((range, whole.finish_128()))
     }
 
-    async fn work(self, todo: Arc<Mutex<VecDeque<Range<u64>>>>) -> Result<Vec<Done>> {
+    async fn work(self, todo: Arc<Mutex<Missing>>) -> Result<Vec<Done>> {
         // The answers to the last writes of a part come while the next ones are on their way.
         let ahead = usize::try_from(MARK * AHEAD / self.mark.max(MARK)).unwrap_or(1).max(1);
         let (moved, mut settling) = mpsc::channel(ahead);
@@ -258,9 +279,9 @@ pub(super) async fn digest_of(mut pieces: Pieces, mut each: impl FnMut(&[u8])) -
     Ok(hash.finish_128())
 }
 
-fn next(todo: &Mutex<VecDeque<Range<u64>>>) -> Option<Range<u64>> {
+fn next(todo: &Mutex<Missing>) -> Option<Range<u64>> {
     // Nothing that can panic runs while it is held.
-    todo.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    todo.lock().unwrap_or_else(PoisonError::into_inner).next()
 }
 
 #[cfg(test)]
@@ -280,12 +301,20 @@ mod tests {
     fn what_is_missing_is_cut_at_multiples() {
         let cut = |done: &[(u64, u64)], size| {
             let done: Vec<Done> = done.iter().map(|(start, end)| (*start..*end, 0)).collect();
-            Vec::from(missing(&done, size, 10))
+            missing(&done, size, 10).collect::<Vec<_>>()
         };
         assert_eq!(cut(&[], 0), vec![]);
         assert_eq!(cut(&[], 25), vec![0..10, 10..20, 20..25]);
         assert_eq!(cut(&[(10, 20)], 25), vec![0..10, 20..25]);
         assert_eq!(cut(&[(0, 5), (15, 17)], 25), vec![5..10, 10..15, 17..20, 20..25]);
         assert_eq!(cut(&[(0, 25)], 25), vec![]);
+        assert_eq!(cut(&[(0, 30)], 25), vec![]);
+    }
+
+    #[test]
+    fn a_length_that_a_server_made_up_takes_no_memory() {
+        let mut all = missing(&[], u64::MAX, 1);
+        assert_eq!((all.next(), all.next()), (Some(0..1), Some(1..2)));
+        assert_eq!(missing(&[], u64::MAX, u64::MAX).last(), Some(0..u64::MAX));
     }
 }

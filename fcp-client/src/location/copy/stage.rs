@@ -35,6 +35,10 @@ pub async fn stage(stage: Stage<'_>) -> Result<Staged> {
         let text = "it cannot promise that a file survives a power cut";
         return Err(LocationError::new(place, Op::Sync, path, Reason::NotDurable, text));
     }
+    if let Err((reason, text)) = check_room(&stage).await? {
+        let (place, path) = (stage.to.name(), stage.temp.as_bytes());
+        return Err(LocationError::new(place, Op::Create, path, reason, &text));
+    }
     if stage.watch.is_cancelled() {
         return Err(stage.failed(Op::Read, Reason::Cancelled, "it was stopped"));
     }
@@ -54,6 +58,24 @@ pub async fn stage(stage: Stage<'_>) -> Result<Staged> {
     staged
 }
 
+/// Whether so many bytes can be there at all, and there is room for them, as far as the place tells.
+async fn check_room(stage: &Stage<'_>) -> Result<std::result::Result<(), (Reason, String)>> {
+    let size = stage.listed.size;
+    if i64::try_from(size).is_err() {
+        let text = format!("no file is {size} bytes long; the source tells nonsense");
+        return Ok(Err((Reason::Unsupported, text)));
+    }
+    let Some(free) = stage.to.free_bytes().await? else { return Ok(Ok(())) };
+    // What is there already takes its room already.
+    let done = stage.done.iter().map(|(range, _)| range.end.saturating_sub(range.start));
+    let needed = size.saturating_sub(done.fold(0, u64::saturating_add));
+    if size > SMALL && needed > free {
+        let text = format!("it needs {needed} bytes and {free} are free");
+        return Ok(Err((Reason::Full, text)));
+    }
+    Ok(Ok(()))
+}
+
 async fn small(stage: &Stage<'_>, made: &AtomicBool) -> Result<Staged> {
     let (options, size) = (stage.options, stage.listed.size);
     let (content, now) = stage.from.read_small(stage.source, size).await?;
@@ -63,8 +85,8 @@ async fn small(stage: &Stage<'_>, made: &AtomicBool) -> Result<Staged> {
     // These come after the file was made; of any other nobody knows.
     let late = |error: &LocationError| matches!(error.op, Op::Write | Op::Sync | Op::Close);
     made.store(written.as_ref().err().is_none_or(late), Ordering::Relaxed);
-    written?;
-    let mut staged = Staged { size, digest: None, proven_by: "size", resumed: 0 };
+    let temp = written?;
+    let mut staged = Staged { size, digest: None, proven_by: "size", resumed: 0, temp };
     if options.proof == Proof::Content {
         let (back, _) = stage.to.read_small(stage.temp, size).await?;
         if back != content {
@@ -93,8 +115,8 @@ async fn streamed(stage: &Stage<'_>, made: &AtomicBool) -> Result<Staged> {
     let (open, named) = tokio::join!(source.stat(), stage.from.stat(stage.source));
     stage.check_unchanged(Some(open?))?;
     stage.check_unchanged(named?)?;
-    close(stage, sink).await?;
-    Ok(Staged { size, digest, proven_by, resumed })
+    let temp = close(stage, sink).await?;
+    Ok(Staged { size, digest, proven_by, resumed, temp })
 }
 
 /// What a transfer came to: ranges that cover the whole file in order.
@@ -204,7 +226,7 @@ async fn reads_as(sink: &Sink, range: &std::ops::Range<u64>, digest: u128) -> Re
     Ok(ranges::digest_of(sink.read_back(range.clone()), |_| {}).await? == digest)
 }
 
-async fn close(stage: &Stage<'_>, sink: Arc<Sink>) -> Result<()> {
+async fn close(stage: &Stage<'_>, sink: Arc<Sink>) -> Result<Option<Meta>> {
     let (options, size) = (stage.options, stage.listed.size);
     let Ok(sink) = Arc::try_unwrap(sink) else {
         // All tasks have ended; a clone that is left is a mistake of ours, not a good copy.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fcp_common::fs::File;
+use fcp_common::fs::{File, Stat};
 use tokio::task::JoinHandle;
 
 use super::error::Label;
@@ -99,12 +99,14 @@ impl LocalSink {
     }
 
     /// As [`crate::location::Sink::close`].
-    pub async fn close(self, size: u64, meta: SetMeta, durable: bool) -> Result<()> {
+    pub async fn close(self, size: u64, meta: SetMeta, durable: bool) -> Result<Option<Meta>> {
         let LocalSink { file, label } = self;
         let far = label.far;
         let work = move || finish(&file, size, meta, durable, far);
         let done = if durable || far { off(work).await } else { work() };
-        done.map_err(|error| label.failed(if durable { Op::Sync } else { Op::SetMeta }, &error))
+        let stat = done
+            .map_err(|error| label.failed(if durable { Op::Sync } else { Op::SetMeta }, &error))?;
+        Ok(Some(stat.into()))
     }
 }
 
@@ -158,7 +160,7 @@ impl LocalPieces {
     }
 }
 
-/// Length, metadata and durability of a file that is written. What lies behind a network is synced
+/// Length, metadata and durability of a file that is written, and what it is then. What lies behind a network is synced
 /// always: only then do its errors come back.
 pub(super) fn finish(
     file: &File,
@@ -166,7 +168,7 @@ pub(super) fn finish(
     meta: SetMeta,
     durable: bool,
     far: bool,
-) -> io::Result<()> {
+) -> io::Result<Stat> {
     if file.stat()?.size != size {
         file.set_len(size)?;
     }
@@ -176,7 +178,10 @@ pub(super) fn finish(
     if let Some(mtime) = meta.mtime {
         file.set_mtime(mtime)?;
     }
-    if durable || far { file.sync_all() } else { Ok(()) }
+    if durable || far {
+        file.sync_all()?;
+    }
+    file.stat()
 }
 
 fn stat(file: &File, label: &Label) -> Result<Meta> {

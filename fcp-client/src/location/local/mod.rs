@@ -158,7 +158,7 @@ impl Local {
         content: Bytes,
         meta: SetMeta,
         durable: bool,
-    ) -> Result<()> {
+    ) -> Result<Option<Meta>> {
         small::write(self, path, content, meta, durable).await
     }
 
@@ -183,6 +183,13 @@ impl Local {
     /// As [`super::Location::remove`].
     pub async fn remove(&self, path: &RelPath) -> Result<()> {
         self.at(Op::Remove, path, |dir, name| dir.unlink(name)).await
+    }
+
+    /// As [`super::Location::free_bytes`].
+    #[allow(clippy::unused_async)] // One shape for every location.
+    pub async fn free_bytes(&self) -> Result<Option<u64>> {
+        // A file system that does not tell has no say.
+        Ok(self.inner.base.free_bytes().ok())
     }
 
     /// As [`super::Location::make_dirs`].
@@ -392,6 +399,7 @@ impl From<Stat> for Meta {
             size: if stat.kind == Kind::Dir { 0 } else { stat.size },
             mtime: Some(stat.mtime),
             mode: Some(stat.mode),
+            id: Some((stat.dev, stat.ino)),
         }
     }
 }

@@ -72,12 +72,12 @@ pub(super) async fn write(
     content: Bytes,
     meta: SetMeta,
     durable: bool,
-) -> Result<()> {
+) -> Result<Option<Meta>> {
     let (inner, to) = (Arc::clone(&local.inner), path.clone());
     let work = move || write_all(&inner, &to, &content, meta, durable);
     let done = if durable { off(work).await } else { local.run(work).await };
     match done.map_err(|error| local.failed(Op::Create, path, &error))? {
-        Ok(()) => Ok(()),
+        Ok(stat) => Ok(Some(stat.into())),
         Err(error) => Err(local.failed(Op::Write, path, &error)),
     }
 }
@@ -89,7 +89,7 @@ fn write_all(
     content: &[u8],
     meta: SetMeta,
     durable: bool,
-) -> io::Result<io::Result<()>> {
+) -> io::Result<io::Result<Stat>> {
     let file = inner.work(path, |dir, name| dir.create_new(name, 0o600))?;
     let finish = || file::finish(&file, content.len() as u64, meta, durable, inner.far);
     Ok(file.write_all_at(content, 0).and_then(|()| finish()))

@@ -1,9 +1,12 @@
 //! Digests that the server finds, so that the content need not come back.
 
+use md5::Md5;
+use sha2::{Digest as _, Sha256};
 use tokio::sync::OnceCell;
 
 use super::session::SessionError;
 use super::spot::Spot;
+use crate::location::copy;
 use crate::location::{Digest, DigestKind, LocationError, Op, Reason, Result};
 
 /// More than a digest and a name ever take.
@@ -15,27 +18,12 @@ struct Tool {
     kind: DigestKind,
     command: &'static str,
     name: &'static str,
-    /// What it says of no bytes at all.
-    of_nothing: &'static str,
 }
 
-const SHA256_OF_NOTHING: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-const MD5_OF_NOTHING: &str = "d41d8cd98f00b204e9800998ecf8427e";
-
 const TOOLS: [Tool; 3] = [
-    Tool {
-        kind: DigestKind::Sha256,
-        command: "sha256sum",
-        name: "sha256sum",
-        of_nothing: SHA256_OF_NOTHING,
-    },
-    Tool {
-        kind: DigestKind::Sha256,
-        command: "shasum -a 256",
-        name: "shasum",
-        of_nothing: SHA256_OF_NOTHING,
-    },
-    Tool { kind: DigestKind::Md5, command: "md5sum", name: "md5sum", of_nothing: MD5_OF_NOTHING },
+    Tool { kind: DigestKind::Sha256, command: "sha256sum", name: "sha256sum" },
+    Tool { kind: DigestKind::Sha256, command: "shasum -a 256", name: "shasum" },
+    Tool { kind: DigestKind::Md5, command: "md5sum", name: "md5sum" },
 ];
 
 /// What a server was found to have, asked once.
@@ -46,6 +34,17 @@ pub(super) struct Tools {
 
 /// The digest by the first of `kinds` that the server can do.
 pub(super) async fn find(spot: &Spot<'_>, kinds: &[DigestKind]) -> Result<Option<Digest>> {
+    let Some(digest) = found(spot, kinds).await? else { return Ok(None) };
+    // A tool that did not read the file has the digest of nothing.
+    if digest.bytes == of_nothing(digest.kind) && spot.stat().await?.is_none_or(|now| now.size > 0)
+    {
+        tracing::warn!("{}: {} does not read files", spot.sftp.name(), digest.by);
+        return Ok(None);
+    }
+    Ok(Some(digest))
+}
+
+async fn found(spot: &Spot<'_>, kinds: &[DigestKind]) -> Result<Option<Digest>> {
     if spot.sftp.inner.can.check_file
         && let Some(digest) = by_check_file(spot, kinds).await?
     {
@@ -87,14 +86,16 @@ async fn by_check_file(spot: &Spot<'_>, kinds: &[DigestKind]) -> Result<Option<D
     }))
 }
 
-/// The best program that the account's shell has. It must know the digest of nothing, so that
-/// neither a login script that prints nor a shell that pretends is believed.
+/// The best program that the account's shell has. It must know the digest of bytes that nobody can
+/// have known before, so that neither a login script that prints nor a shell that pretends is
+/// believed.
 async fn tool(spot: &Spot<'_>) -> Result<Option<Tool>> {
     let best = spot.sftp.inner.tools.best.get_or_try_init(|| async {
+        let probe = copy::probe_name().to_string();
         for tool in TOOLS {
-            let command = format!("{} < /dev/null", tool.command);
+            let command = format!("printf {probe} | {}", tool.command);
             match run(spot, command.as_bytes(), tool).await? {
-                Some(bytes) if Some(&bytes) == unhex(tool.of_nothing).as_ref() => {
+                Some(bytes) if bytes == digest_of(tool.kind, probe.as_bytes()) => {
                     return Ok::<_, LocationError>(Some(tool));
                 }
                 _ => {}
@@ -103,6 +104,17 @@ async fn tool(spot: &Spot<'_>) -> Result<Option<Tool>> {
         Ok(None)
     });
     best.await.copied()
+}
+
+fn digest_of(kind: DigestKind, content: &[u8]) -> Vec<u8> {
+    match kind {
+        DigestKind::Sha256 => Sha256::digest(content).to_vec(),
+        DigestKind::Md5 => Md5::digest(content).to_vec(),
+    }
+}
+
+fn of_nothing(kind: DigestKind) -> Vec<u8> {
+    digest_of(kind, b"")
 }
 
 async fn run(spot: &Spot<'_>, command: &[u8], tool: Tool) -> Result<Option<Vec<u8>>> {
@@ -165,6 +177,16 @@ mod tests {
     #[test]
     fn s09_a_name_is_one_word_to_a_shell() {
         assert_eq!(quoted(b"/a b;$(rm)'\n\xff`"), b"'/a b;$(rm)'\\''\n\xff`'");
+    }
+
+    const MD5_OF_NOTHING: &str = "d41d8cd98f00b204e9800998ecf8427e";
+    const SHA256_OF_NOTHING: &str =
+        "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    #[test]
+    fn the_digest_of_nothing_is_known() {
+        assert_eq!(Some(of_nothing(DigestKind::Md5)), unhex(MD5_OF_NOTHING));
+        assert_eq!(Some(of_nothing(DigestKind::Sha256)), unhex(SHA256_OF_NOTHING));
     }
 
     #[test]

@@ -141,7 +141,7 @@ impl SftpSink {
     }
 
     /// As [`crate::location::Sink::close`].
-    pub async fn close(self, size: u64, meta: SetMeta, durable: bool) -> Result<()> {
+    pub async fn close(self, size: u64, meta: SetMeta, durable: bool) -> Result<Option<Meta>> {
         self.settle().await?;
         let SftpSink { lanes, length, .. } = self;
         lanes.sftp.check_durable(&lanes.path, durable)?;
@@ -160,7 +160,8 @@ impl SftpSink {
         let finished = lanes.told(&lanes.first, op, done).await?;
         lanes.sftp.note_attrs(finished.attrs);
         let now = lanes.told(&lanes.first, Op::Stat, finished.stat).await?;
-        lanes.sftp.check_length(&lanes.path, now, size)
+        lanes.sftp.check_length(&lanes.path, now, size)?;
+        Ok(meta_of(&now))
     }
 }
 

@@ -170,7 +170,7 @@ impl Sftp {
         content: Bytes,
         meta: SetMeta,
         durable: bool,
-    ) -> Result<()> {
+    ) -> Result<Option<Meta>> {
         small::write(&self.crowd_spot(path).await?, content, meta, durable).await
     }
 
@@ -192,6 +192,12 @@ impl Sftp {
     /// As [`super::Location::remove`].
     pub async fn remove(&self, path: &RelPath) -> Result<()> {
         names::remove(&self.spot(path).await?).await
+    }
+
+    /// As [`super::Location::free_bytes`]: the server refuses what it has no room for.
+    #[allow(clippy::unused_async)] // One shape for every location.
+    pub async fn free_bytes(&self) -> Result<Option<u64>> {
+        Ok(None)
     }
 
     /// As [`super::Location::make_dirs`].

@@ -6,7 +6,7 @@ use fcp_proto::path::RelPath;
 use super::Sftp;
 use super::error::is_not_found;
 use super::session::SessionError;
-use super::spot::{Spot, attrs_of};
+use super::spot::{Spot, attrs_of, meta_of};
 use super::wire::{Attrs, OpenFlags};
 use crate::location::{LocationError, Meta, Op, Reason, Result, SetMeta};
 
@@ -31,7 +31,7 @@ pub(super) async fn write(
     content: Bytes,
     meta: SetMeta,
     durable: bool,
-) -> Result<()> {
+) -> Result<Option<Meta>> {
     spot.sftp.check_durable(spot.path, durable)?;
     let size = content.len() as u64;
     let opened = spot.session().open(&spot.full, NEW, PRIVATE).await;
@@ -40,7 +40,8 @@ pub(super) async fn write(
     let finished = spot.told(Op::Write, done).await?;
     spot.sftp.note_attrs(finished.attrs);
     let now = spot.told(Op::Stat, finished.stat).await?;
-    spot.sftp.check_length(spot.path, now, size)
+    spot.sftp.check_length(spot.path, now, size)?;
+    Ok(meta_of(&now))
 }
 
 /// [`Reason::NotFound`] and [`Reason::NotFile`].

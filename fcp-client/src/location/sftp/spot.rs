@@ -123,6 +123,7 @@ pub(super) fn meta_of(attrs: &Attrs) -> Option<Meta> {
         size,
         mtime: attrs.mtime().map(|secs| Timestamp { secs: secs.into(), nanos: 0 }),
         mode: attrs.permissions.map(|mode| mode & 0o7777),
+        id: None,
     })
 }
 

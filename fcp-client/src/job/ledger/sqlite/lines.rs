@@ -160,6 +160,28 @@ pub(super) fn known(
     entities.iter().map(|entity| Ok(find(tx, entity)?.and_then(|(_, record)| record))).collect()
 }
 
+/// Whose these final names are.
+pub(super) fn finals(
+    tx: &mut Tx<'_, '_>,
+    run: i64,
+    names: &[RelPath],
+) -> Result<Vec<Option<RelPath>>, Refused> {
+    names.iter().map(|name| owner_of_final(tx, run, name)).collect()
+}
+
+fn owner_of_final(
+    tx: &mut Tx<'_, '_>,
+    run: i64,
+    name: &RelPath,
+) -> Result<Option<RelPath>, Refused> {
+    let query = tx.statement(select!(
+        "WHERE job = (SELECT job FROM runs WHERE runs.id = ?1) AND target = ?2
+         AND target IS NOT NULL AND state >= 3 ORDER BY delivered DESC, changed DESC, id DESC LIMIT 1"
+    ))?;
+    let found = query.query_row(params![run, name.as_bytes()], record_of).optional()?;
+    Ok(found.map(|record| record.entity.path))
+}
+
 /// When an entity was first seen.
 pub(super) fn first_seen(tx: &mut Tx<'_, '_>, entity: &Entity) -> Result<i64, Refused> {
     let (size, mtime, nanos) = numbers(entity);

@@ -140,6 +140,11 @@ impl Ledger for SqliteRun {
         self.call(move |tx| lines::known(tx, &entities)).await
     }
 
+    async fn finals(&self, names: Vec<RelPath>) -> Result<Vec<Option<RelPath>>, LedgerError> {
+        let run = self.id;
+        self.actor.call(move |tx| lines::finals(tx, run, &names)).await
+    }
+
     async fn first_seen(&self, entity: &Entity) -> Result<i64, LedgerError> {
         let entity = entity.clone();
         self.call(move |tx| lines::first_seen(tx, &entity)).await

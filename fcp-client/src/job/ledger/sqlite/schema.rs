@@ -50,6 +50,7 @@ CREATE INDEX files_open ON files (job, id) WHERE state < 5;
 CREATE INDEX files_held ON files (spot) WHERE spot IS NOT NULL;
 CREATE INDEX files_of_run ON files (run) WHERE run IS NOT NULL;
 CREATE INDEX files_delivered ON files (job, delivered) WHERE delivered IS NOT NULL;
+CREATE INDEX files_target ON files (job, target) WHERE target IS NOT NULL;
 CREATE TABLE ranges (
     file INTEGER NOT NULL, first INTEGER NOT NULL, past INTEGER NOT NULL, digest BLOB NOT NULL,
     PRIMARY KEY (file, first)
@@ -138,6 +139,10 @@ fn prepare(connection: &Connection, length: u64) -> rusqlite::Result<()> {
     }
     connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA cell_size_check = ON;")?;
     connection.pragma_update(None, "wal_autocheckpoint", WAL_PAGES)?;
+    // Ledgers of earlier programs have not got it.
+    connection.execute_batch(
+        "CREATE INDEX IF NOT EXISTS files_target ON files (job, target) WHERE target IS NOT NULL",
+    )?;
     if length <= CHECKED {
         let found: String = connection.query_row("PRAGMA quick_check(1)", (), |row| row.get(0))?;
         if found != "ok" {

@@ -277,6 +277,11 @@ fn queries_use_their_indices() {
             "SELECT * FROM files JOIN runs ON runs.id = files.run WHERE files.spot = 'x'",
             "files_held",
         ),
+        (
+            "SELECT * FROM files WHERE job = (SELECT job FROM runs WHERE runs.id = 1)
+             AND target = x'00' AND target IS NOT NULL AND state >= 3",
+            "files_target",
+        ),
         ("UPDATE files SET run = NULL, spot = NULL WHERE run = 1", "files_of_run"),
         ("SELECT count(*) FROM files WHERE job = 'a' AND delivered >= 1", "files_delivered"),
     ] {

@@ -453,12 +453,17 @@ async fn dies_at(bench: &mut Bench, when: &str) {
     let probe = Faults::new(|_| ());
     bench.faults = Some(std::sync::Arc::clone(&probe));
     let names = (bench.names(&bench.source()), bench.names(&bench.destination()));
+    let source: Vec<_> =
+        names.0.iter().map(|name| (name.clone(), bench.here(name).unwrap())).collect();
     bench.run().await;
     let number = probe.seen().iter().position(|call| call.starts_with(when)).unwrap();
     // As it was before.
     for (dir, names) in [(bench.source(), names.0), (bench.destination(), names.1)] {
         let gone = bench.names(&dir).into_iter().filter(|name| !names.contains(name));
         gone.for_each(|name| std::fs::remove_file(dir.join(name)).unwrap());
+    }
+    for (name, content) in source.iter().filter(|(name, _)| bench.here(name).is_none()) {
+        bench.put(name, content);
     }
     bench.book = crate::job::ledger::mem::MemBook::default();
     let faults = Faults::new(|_| ());
@@ -593,6 +598,133 @@ async fn s14_a_server_that_announces_syncs_and_refuses_them_gets_kept_files() {
     }
 }
 
+/// A run that was killed when its copy was proven and had not its name.
+async fn verified(action: Action) -> Bench {
+    let mut bench = Bench::new().action(action, false);
+    bench.put("a", b"content");
+    dies_at(&mut bench, "rename").await;
+    assert_eq!(bench.names(&bench.destination()), [".tmp.a"]);
+    bench
+}
+
+#[tokio::test]
+async fn s20_a_copy_that_nobody_can_see_deletes_nothing() {
+    for action in [Action::Delete, Action::Move] {
+        let bench = verified(action).await;
+        std::fs::remove_file(bench.destination().join(".tmp.a")).unwrap();
+        let summary = bench.run().await;
+        assert_eq!((summary.failed, summary.exit_code), (0, 0), "{}", bench.why("a"));
+        assert_eq!(bench.names(&bench.source()), ["DONE/a"]);
+        assert!(bench.names(&bench.destination()).is_empty(), "never sent again");
+        assert_eq!(summary.spared, u64::from(action == Action::Delete));
+        let told = bench.action_of("a").contains("instead of deleted");
+        assert_eq!(told, action == Action::Delete, "{}", bench.action_of("a"));
+        assert_eq!(bench.run().await.found, 0);
+    }
+}
+
+#[tokio::test]
+async fn s20_a_temp_that_is_another_file_by_now_is_not_published() {
+    for far in [false, true] {
+        let mut bench = verified(Action::Delete).await;
+        bench.far.1 = far;
+        bench.put_there(".tmp.a", b"CONTENT");
+        let summary = bench.run().await;
+        assert_eq!((summary.failed, summary.exit_code), (0, 0), "{}", bench.why("a"));
+        assert_eq!(bench.names(&bench.destination()), [".tmp.a", "a"]);
+        assert_eq!(bench.there("a").unwrap(), b"content");
+        assert_eq!(bench.there(".tmp.a").unwrap(), b"CONTENT");
+        assert!(bench.names(&bench.source()).is_empty());
+    }
+}
+
+#[tokio::test]
+async fn s20_a_final_name_counts_only_with_the_content() {
+    for content in [b"content", b"CONTENT"] {
+        let bench = verified(Action::Delete).await;
+        std::fs::remove_file(bench.destination().join(".tmp.a")).unwrap();
+        bench.put_there("a", content);
+        let summary = bench.run().await;
+        assert_eq!(bench.there("a").unwrap(), content);
+        let same = content == b"content";
+        assert_eq!(summary.failed, u64::from(!same), "{}", bench.why("a"));
+        assert_eq!(bench.here("a").is_none(), same);
+    }
+}
+
+#[tokio::test]
+async fn s07_what_replaced_a_proven_temp_is_never_published() {
+    for (far, content) in [(false, b"CONTENT".as_slice()), (true, b"a part")] {
+        let mut bench = Bench::new().action(Action::Delete, false);
+        bench.far.1 = far;
+        bench.put("a", b"content");
+        let temp = bench.destination().join(".tmp.a");
+        let (done, content) = (std::sync::atomic::AtomicBool::new(false), content.to_vec());
+        let theirs = content.clone();
+        let faults = crate::location::faulty::Faults::new(move |call| {
+            // Before the rename the temp is looked at.
+            let now = call.starts_with("look at") && call.ends_with(".tmp.a");
+            if now && temp.exists() && !done.swap(true, std::sync::atomic::Ordering::SeqCst) {
+                std::fs::remove_file(&temp).unwrap();
+                std::fs::write(&temp, &theirs).unwrap();
+            }
+        });
+        bench.faults = Some(std::sync::Arc::clone(&faults));
+        let summary = bench.run().await;
+        let why = bench.why("a");
+        assert_eq!((summary.failed, summary.exit_code), (0, 0), "{why} {:?}", faults.seen());
+        assert_eq!(bench.there("a").unwrap(), b"content", "{:?}", faults.seen());
+        assert_eq!(bench.there(".tmp.a").unwrap(), content, "it stays");
+    }
+}
+
+#[tokio::test]
+async fn s23_a_flat_name_of_another_source_is_never_overwritten() {
+    for overwrite in [Overwrite::Larger, Overwrite::Newer, Overwrite::Differs, Overwrite::Always] {
+        for action in [Action::Delete, Action::Keep] {
+            let mut bench = Bench::new().action(action, false);
+            (bench.spec.layout, bench.spec.overwrite) = (Layout::Flat, overwrite);
+            bench.folders = ["x", "y"].map(|name| RelPath::new(name.as_bytes()).unwrap()).into();
+            bench.put("x/a.csv", b"of x");
+            age(&bench, "x/a.csv", Duration::from_secs(3600));
+            assert_eq!(bench.run().await.delivered, 1);
+            bench.put("y/a.csv", b"of y, and larger, and newer");
+            let summary = bench.run().await;
+            let why = bench.why("y/a.csv");
+            assert_eq!(summary.failed, u64::from(action == Action::Delete), "{why}");
+            assert!(why.contains("another folder; use overwrite: rename"), "{why}");
+            assert_eq!(bench.there("a.csv").unwrap(), b"of x");
+            assert!(bench.here("y/a.csv").is_some());
+            // A new version of the same source is another matter.
+            bench.put("x/a.csv", b"of x, a new and larger one");
+            assert_eq!(bench.run().await.delivered, 1, "{}", bench.why("x/a.csv"));
+            bench.spec.overwrite = Overwrite::Rename;
+            assert_eq!(bench.run().await.delivered, 1, "{}", bench.why("y/a.csv"));
+            assert_eq!(bench.names(&bench.destination()), ["a-1.csv", "a.csv"]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn s15_a_probe_that_was_left_behind_is_removed_and_never_counted() {
+    let mut bench = Bench::new();
+    bench.spec.min_age = Duration::from_secs(60);
+    for (name, content) in [
+        ("a", "x"),
+        (".tmp.probe.0123abcd", ""),
+        (".tmp.probe.new00000", ""),
+        (".tmp.probe.0000abcd", "x"),
+    ] {
+        bench.put(name, content.as_bytes());
+        age(&bench, name, Duration::from_secs(3600));
+    }
+    bench.put(".tmp.probe.00000000", b"");
+    let summary = bench.run().await;
+    assert_eq!((summary.found, summary.delivered), (3, 1));
+    let left = [".tmp.probe.00000000", ".tmp.probe.0000abcd", ".tmp.probe.new00000", "a"];
+    assert_eq!(bench.names(&bench.source()), left);
+}
+
 #[tokio::test]
 async fn s05_a_version_that_comes_while_the_old_one_is_moved_is_sent_too() {
     let mut bench = Bench::new().action(Action::Move, false);
@@ -612,4 +744,30 @@ async fn s05_a_version_that_comes_while_the_old_one_is_moved_is_sent_too() {
     assert_eq!(bench.run().await.delivered, 1);
     assert_eq!(bench.there("a").unwrap(), b"second!");
     assert_eq!(bench.names(&bench.source()), ["DONE/a"]);
+}
+
+#[tokio::test]
+async fn s10_a_rename_that_says_yes_and_does_nothing_costs_no_source() {
+    for (action, zip) in [(Action::Move, false), (Action::Move, true), (Action::Delete, false)] {
+        let mut bench = Bench::new().action(action, zip);
+        bench.put("a", b"content");
+        let faults = crate::location::faulty::Faults::new(|_| ());
+        faults.pretend_renames(true);
+        bench.faults = Some(std::sync::Arc::clone(&faults));
+        // At the destination first; then at the source.
+        let summary = bench.run().await;
+        assert_eq!((summary.failed, summary.delivered), (1, 0), "{summary:?}");
+        assert!(bench.why("a").contains("the old name is still there"), "{}", bench.why("a"));
+        assert_eq!((bench.here("a").is_some(), bench.there("a")), (true, None));
+        std::fs::rename(bench.destination().join(".tmp.a"), bench.destination().join("a")).unwrap();
+        let summary = bench.run().await;
+        if action == Action::Move {
+            assert_eq!(summary.failed, 1, "{summary:?}");
+            assert!(bench.why("a").contains("said that it"), "{}", bench.why("a"));
+            assert!(bench.here("a").is_some());
+            faults.pretend_renames(false);
+            assert_eq!(bench.run().await.failed, 0, "{}", bench.why("a"));
+        }
+        assert_eq!((bench.here("a"), bench.there("a").unwrap()), (None, b"content".to_vec()));
+    }
 }
