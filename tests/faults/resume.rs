@@ -121,7 +121,8 @@ impl Case {
     fn on_disk(&self) -> u64 {
         let all = paths_below(&self.dst).into_iter().map(|p| self.dst.join(p));
         let files = all.filter(|p| p.is_file() && !p.starts_with(self.dst.join(".fcp-journal")));
-        files.map(|p| fs::metadata(p).unwrap().blocks() * 512).sum()
+        // A temp may get its final name between two looks.
+        files.filter_map(|p| fs::metadata(p).ok()).map(|file| file.blocks() * 512).sum()
     }
 
     /// The same command until it ends well: everything is as it should be.
